@@ -1,0 +1,208 @@
+"""Encoded bytes <-> uint8 pixels [H, W, 3] <-> float32 batches [N, 3, H, W] in -1..1.
+
+`decode_image` is the only door for pictures from outside: every file either becomes plain RGB or
+raises `ImageError` with one of the reasons in `REASONS`. Letters of shapes: pipeline/shapes.py.
+"""
+
+import io
+import struct
+import threading
+import warnings
+import zlib
+from types import TracebackType
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pipeline.errors import ImageError
+from pipeline.shapes import Pixels
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""Decoders in use. A closed list: others of PIL start programs (EPS) or guess at raw bytes."""
+
+REASONS = ("empty", "not_an_image", "truncated", "too_large", "unsupported")
+"""Every value of `ImageError.reason`; `truncated` covers all damage behind a valid header."""
+
+MAX_PIXELS = 178_956_970 // 2
+"""Default limit on width times height: PIL's own, 89 million pixels, 268 MB of RGB."""
+
+_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class _QuietPillow:
+    """Mutes PIL's warnings while at least one thread decodes.
+
+    `warnings.catch_warnings` alone would restore another thread's filters half-way through, so the
+    filters are saved by the first thread in and restored by the last one out.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._active = 0
+        self._saved = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._active == 0:
+                self._saved = warnings.catch_warnings()
+                self._saved.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL(\.|$)")
+            self._active += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._lock:
+            self._active -= 1
+            if self._active == 0:
+                self._saved.__exit__(kind, error, trace)
+
+
+_QUIET_PILLOW = _QuietPillow()
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Encoded image -> uint8 RGB [H, W, 3], upright.
+
+    EXIF orientation is applied, transparency is composited on white, 16-bit gray is rounded to 8
+    bits, CMYK and palettes are converted, and an animation gives its first frame.
+
+    Args:
+        data: the whole file.
+        max_pixels: largest accepted width times height; read from the header, before any pixel is
+            decoded. Above twice PIL's own limit (`MAX_PIXELS`) PIL refuses whatever is given here.
+
+    Raises:
+        ImageError: `reason` is one of `REASONS`, `detail` says what was found and what to do.
+    """
+    if not data:
+        raise ImageError("empty", "the file has 0 bytes; fetch or export it again")
+    with _QUIET_PILLOW:
+        picture = _open(data)
+        if picture.width * picture.height > max_pixels:
+            raise _too_large(f"{picture.width} x {picture.height} px", max_pixels)
+        try:
+            picture.load()
+            turn = _UPRIGHT.get(_orientation(picture))
+            rgb = _to_rgb(picture)
+        except ImageError:
+            raise
+        except _DAMAGE as error:
+            raise ImageError(
+                "truncated",
+                f"{picture.format} of {picture.width} x {picture.height} px with {len(data)} bytes "
+                f"cannot be decoded to its end ({error}); fetch or export it again",
+            ) from error
+        return np.array(rgb if turn is None else rgb.transpose(turn))
+
+
+def _open(data: bytes) -> Image.Image:
+    """Parse the header only; pixels stay undecoded."""
+    try:
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise _too_large(str(error), 2 * MAX_PIXELS) from error
+    except _DAMAGE as error:
+        if data.startswith(_SIGNATURES):
+            raise ImageError(
+                "truncated",
+                f"the header is damaged or cut off ({len(data)} bytes); fetch or export it again",
+            ) from error
+        if data[4:8] == b"ftyp":  # ISO media: HEIC, AVIF, video
+            raise ImageError(
+                "unsupported", f"HEIC, AVIF or video ({data[8:12]!r}); convert it to JPEG or PNG"
+            ) from error
+        raise ImageError(
+            "not_an_image",
+            f"the content starts with {data[:8]!r}, which is none of {', '.join(FORMATS)}",
+        ) from error
+
+
+def _too_large(found: str, limit: int) -> ImageError:
+    return ImageError(
+        "too_large", f"{found} is above the limit of {limit} px; resize it or raise max_pixels"
+    )
+
+
+def _orientation(picture: Image.Image) -> int:
+    """EXIF orientation 1 to 8; unreadable EXIF counts as upright, since the pixels are sound."""
+    try:
+        return picture.getexif().get(_ORIENTATION_TAG, 1)
+    except _DAMAGE:
+        return 1
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    """Any mode of PIL -> mode RGB."""
+    if picture.mode == "F" or (picture.mode == "I" and picture.format == "TIFF"):
+        raise ImageError(
+            "unsupported",
+            f"{picture.format} with 32 bits a channel has no defined white; export it with 8 or 16",
+        )
+    if picture.mode.startswith("I"):
+        wide = np.asarray(picture).astype(np.uint32)
+        # 65535 = 255 * 257, so this is round(value / 257); PIL's own conversion clips at 255.
+        gray = ((wide + 128) // 257).astype(np.uint8)
+        return Image.fromarray(gray).convert("RGB")
+    if picture.has_transparency_data:
+        rgba = picture.convert("RGBA")
+        white = Image.new("RGBA", rgba.size, "white")
+        return Image.alpha_composite(white, rgba).convert("RGB")
+    return picture.convert("RGB")
+
+
+def fit_image(pixels: Pixels, height: int, width: int) -> Pixels:
+    """uint8 [H, W, 3] -> uint8 [height, width, 3]: resize to cover, then crop the centre.
+
+    The filter is PIL's antialiased bilinear one, which the published real-image scripts of e4e and
+    DeltaEdit use (torchvision ``Resize``); an image of the right size comes back as it is.
+    """
+    rows, columns = pixels.shape[:2]
+    if (rows, columns) == (height, width):
+        return pixels
+    scale = max(height / rows, width / columns)
+    covering = max(width, int(scale * columns)), max(height, int(scale * rows))
+    resized = Image.fromarray(pixels).resize(covering, Image.Resampling.BILINEAR)
+    left = round((covering[0] - width) / 2)
+    top = round((covering[1] - height) / 2)
+    return np.array(resized.crop((left, top, left + width, top + height)))
+
+
+def to_square(pixels: Pixels, size: int) -> Pixels:
+    """uint8 [H, W, 3] -> uint8 [size, size, 3]; `fit_image` of a square."""
+    return fit_image(pixels, size, size)
+
+
+def to_float(pixels: Pixels | Tensor) -> Tensor:
+    """uint8 [N, H, W, 3] -> float32 [N, 3, H, W], 0 to -1 and 255 to 1."""
+    batch = torch.as_tensor(pixels).permute(0, 3, 1, 2)
+    return batch.float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """float [N, 3, H, W] in -1..1 -> uint8 [N, H, W, 3], clamped and rounded."""
+    levels = images.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
+    return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """uint8 [H, W, 3] -> the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return buffer.getvalue()
