@@ -5,6 +5,7 @@ raises `ImageError` with one of the reasons in `REASONS`. Letters of shapes: pip
 """
 
 import io
+import math
 import struct
 import threading
 import warnings
@@ -28,8 +29,26 @@ REASONS = ("empty", "not_an_image", "truncated", "too_large", "unsupported")
 MAX_PIXELS = 178_956_970 // 2
 """Default limit on width times height: PIL's own, 89 million pixels, 268 MB of RGB."""
 
-_SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"BM", b"II*\0", b"MM\0*")
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, struct.error, zlib.error)
+_SIGNATURES = (
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF87a",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+)
+# What PIL's decoders raise on damaged data, beside OSError.
+_DAMAGE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    IndexError,
+    TypeError,
+    struct.error,
+    zlib.error,
+)
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -119,7 +138,7 @@ def _open(data: bytes) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise _too_large(str(error), 2 * MAX_PIXELS) from error
     except _DAMAGE as error:
-        if data.startswith(_SIGNATURES):
+        if data.startswith(_SIGNATURES) or (data[:4], data[8:12]) == (b"RIFF", b"WEBP"):
             raise ImageError(
                 "truncated",
                 f"the header is damaged or cut off ({len(data)} bytes); fetch or export it again",
@@ -176,12 +195,32 @@ def fit_image(pixels: Pixels, height: int, width: int) -> Pixels:
     rows, columns = pixels.shape[:2]
     if (rows, columns) == (height, width):
         return pixels
-    scale = max(height / rows, width / columns)
-    covering = max(width, int(scale * columns)), max(height, int(scale * rows))
-    resized = Image.fromarray(pixels).resize(covering, Image.Resampling.BILINEAR)
-    left = round((covering[0] - width) / 2)
-    top = round((covering[1] - height) / 2)
-    return np.array(resized.crop((left, top, left + width, top + height)))
+    covering = max(width, height * columns // rows), max(height, width * rows // columns)
+    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+    # The crop is taken in the source: a 1 x 1,000,000 strip must not be blown up before it is cut.
+    x, x_box = _span(left, width, columns / covering[0], columns)
+    y, y_box = _span(top, height, rows / covering[1], rows)
+    part = Image.fromarray(np.ascontiguousarray(pixels[y, x]))
+    box = (x_box[0], y_box[0], x_box[1], y_box[1])
+    return np.array(part.resize((width, height), Image.Resampling.BILINEAR, box))
+
+
+def _span(start: int, length: int, scale: float, limit: int) -> tuple[slice, tuple[float, float]]:
+    """Where `length` pixels from `start` on come from along one axis of the source.
+
+    Args:
+        start: first kept pixel of the resized axis.
+        length: number of kept pixels.
+        scale: source pixels per resized pixel.
+        limit: pixels of the source.
+
+    Returns:
+        The pixels of the source that the filter reads, and the kept part's bounds among them.
+    """
+    first, last = start * scale, min((start + length) * scale, limit)
+    reach = math.ceil(max(scale, 1.0)) + 1
+    read = slice(max(int(first) - reach, 0), min(math.ceil(last) + reach, limit))
+    return read, (first - read.start, last - read.start)
 
 
 def to_square(pixels: Pixels, size: int) -> Pixels:
@@ -189,14 +228,20 @@ def to_square(pixels: Pixels, size: int) -> Pixels:
     return fit_image(pixels, size, size)
 
 
+def pixel_tensor(pixels: Pixels | Tensor) -> Tensor:
+    """uint8 array or tensor of any shape -> tensor on its own memory where that is writable."""
+    if isinstance(pixels, Tensor):
+        return pixels
+    return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
+
+
 def to_float(pixels: Pixels | Tensor) -> Tensor:
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W], 0 to -1 and 255 to 1."""
-    batch = torch.as_tensor(pixels).permute(0, 3, 1, 2)
-    return batch.float().div_(127.5).sub_(1.0)
+    return pixel_tensor(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """float [N, 3, H, W] in -1..1 -> uint8 [N, H, W, 3], clamped and rounded."""
+    """Float [N, 3, H, W] in -1..1 -> uint8 [N, H, W, 3], clamped and rounded."""
     levels = images.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 

@@ -15,6 +15,7 @@ from pipeline.rng import generator_for
 
 SUBJECTS = ("face", "face", "face", "person", "head", "avatar", "portrait", "cartoon face")
 MAX_PHRASES = 4
+TEMPLATE_SHARE = 0.5
 BEARDS = ("short beard", "beard", "long beard")
 VISIBLE_HAIR = ("short", "long", "bob", "curly", "bun")
 
@@ -161,11 +162,24 @@ def write_caption(
         core += " with " + " and ".join(
             [", ".join(trailing[:-1]), trailing[-1]] if len(trailing) > 1 else trailing
         )
-    if len(templates) and rng.random() < 0.5:
+    if len(templates) and rng.random() < TEMPLATE_SHARE:
         text = templates[rng.integers(len(templates))].replace("{}", core)
     else:
         text = core if rng.random() < 0.6 else f"a {core}"
     return Caption(text, tuple(kept))
+
+
+def write_phrase_captions(rng: np.random.Generator, templates: Sequence[str] = ()) -> list[Caption]:
+    """One caption for each phrase of the bank, saying that phrase alone."""
+    captions = []
+    for number, phrase in enumerate(phrases()):
+        text = phrase.texts[rng.integers(len(phrase.texts))]
+        subject = SUBJECTS[rng.integers(len(SUBJECTS))]
+        core = f"{text} {subject}" if phrase.leading else f"{subject} with {text}"
+        if len(templates) and rng.random() < TEMPLATE_SHARE:
+            core = templates[rng.integers(len(templates))].replace("{}", core)
+        captions.append(Caption(core, (number,)))
+    return captions
 
 
 def fits(captions: Sequence[Caption], table: np.ndarray) -> np.ndarray:

@@ -1,8 +1,12 @@
 """Training of the avatar CLIP on pictures and captions (CPU, bfloat16).
 
-An ordinary open_clip model with a small configuration. The loss is CLIP's symmetric cross-entropy
-(Radford et al. 2021), with one change: all captions of a batch that are true of a picture share its
-target, because with a dozen attributes many captions fit many pictures.
+An ordinary open_clip model with a small configuration. Two losses on pictures and captions:
+
+- CLIP's symmetric cross-entropy (Radford et al. 2021) on a caption per picture, where all captions
+  of a batch that are true of a picture share its target, because with a dozen attributes many
+  captions fit many pictures;
+- a sigmoid loss (Zhai et al. 2023, "SigLIP") on every picture against a caption for every phrase
+  of the bank, because mouths and eyes of a few pixels are hardly learnt from the first alone.
 """
 
 import math
@@ -15,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.demo.avatars import Attributes
-from pipeline.demo.captions import fits, truth_table, write_caption
+from pipeline.demo.captions import fits, phrases, truth_table, write_caption, write_phrase_captions
 
 MAX_LOGIT_SCALE = math.log(50.0)
 
@@ -32,6 +36,8 @@ class ClipTrainingConfig:
     """AdamW's rate at its peak; cosine to zero."""
     weight_decay: float = 0.1
     """AdamW's weight decay."""
+    phrase_weight: float = 1.0
+    """Weight of the sigmoid loss on single phrases."""
     seed: int = 11
     """Seed of order, captions and augmentation."""
 
@@ -41,6 +47,8 @@ class ClipTrainingState:
     """Everything a run needs to go on."""
 
     model: nn.Module
+    phrase_bias: nn.Parameter
+    """[P]: how often each phrase is true; only the sigmoid loss uses it."""
     optimizer: torch.optim.Optimizer
     step: int = 0
 
@@ -48,6 +56,7 @@ class ClipTrainingState:
         """Tensors and numbers only."""
         return {
             "model": self.model.state_dict(),
+            "phrase_bias": self.phrase_bias.detach(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
@@ -55,19 +64,21 @@ class ClipTrainingState:
     def load_state_dict(self, state: dict) -> None:
         """Inverse of `state_dict`."""
         self.model.load_state_dict(state["model"])
+        self.phrase_bias.data.copy_(state["phrase_bias"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step = state["step"]
 
 
 def start(model: nn.Module, config: ClipTrainingConfig) -> ClipTrainingState:
     """A new run of an open_clip model."""
+    phrase_bias = nn.Parameter(torch.zeros(len(phrases())))
     optimizer = torch.optim.AdamW(
-        model.parameters(),
+        [*model.parameters(), phrase_bias],
         lr=config.learning_rate,
         betas=(0.9, 0.98),
         weight_decay=config.weight_decay,
     )
-    return ClipTrainingState(model, optimizer)
+    return ClipTrainingState(model, phrase_bias, optimizer)
 
 
 def train(
@@ -103,22 +114,25 @@ def train(
         captions = [
             write_caption(np.flatnonzero(truth[:, i]), rng, templates) for i in range(len(rows))
         ]
-        target = torch.from_numpy(fits(captions, truth).T.astype(np.float32))
+        singles = write_phrase_captions(rng, templates)
+        target = torch.from_numpy(fits([*captions, *singles], truth).T.astype(np.float32))
         pixels = _augmented(images[torch.from_numpy(rows)].float() / 255.0, rng)
-        tokens = tokenize([caption.text for caption in captions])
+        pixels = normalize(pixels).contiguous(memory_format=torch.channels_last)
+        tokens = tokenize([caption.text for caption in (*captions, *singles)])
         progress = state.step / num_steps
         for group in state.optimizer.param_groups:
             warm_up = min(1.0, (state.step + 1) / 100)
             group["lr"] = config.learning_rate * warm_up * 0.5 * (1 + math.cos(math.pi * progress))
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            image_features = model.encode_image(normalize(pixels))  # type: ignore[operator]
+            image_features = model.encode_image(pixels)  # type: ignore[operator]
             text_features = model.encode_text(tokens)  # type: ignore[operator]
-        loss = multi_positive_loss(
-            F.normalize(image_features.float(), dim=-1),
-            F.normalize(text_features.float(), dim=-1),
-            model.logit_scale.exp(),  # type: ignore[operator]
-            target,
-        )
+        image_features = F.normalize(image_features.float(), dim=-1)
+        text_features = F.normalize(text_features.float(), dim=-1)
+        scale = model.logit_scale.exp()  # type: ignore[operator]
+        count = len(captions)
+        loss = multi_positive_loss(image_features, text_features[:count], scale, target[:, :count])
+        phrase_logits = scale * image_features @ text_features[count:].t() + state.phrase_bias
+        loss = loss + config.phrase_weight * balanced_sigmoid_loss(phrase_logits, target[:, count:])
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -140,6 +154,13 @@ def multi_positive_loss(
     by_image = target_NM / target_NM.sum(dim=1, keepdim=True)
     by_text = (target_NM / target_NM.sum(dim=0, keepdim=True)).t()
     return (F.cross_entropy(logits, by_image) + F.cross_entropy(logits.t(), by_text)) / 2
+
+
+def balanced_sigmoid_loss(logits_NP: Tensor, target_NP: Tensor) -> Tensor:
+    """Binary cross-entropy where the true and the false pictures of a phrase weigh the same."""
+    share = target_NP.mean(dim=0).clamp(0.02, 0.98)
+    weight = torch.where(target_NP > 0, 0.5 / share, 0.5 / (1 - share))
+    return F.binary_cross_entropy_with_logits(logits_NP, target_NP, weight=weight)
 
 
 def _augmented(pixels: Tensor, rng: np.random.Generator) -> Tensor:

@@ -11,11 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.errors import ShapeError
 from pipeline.models.layers import EqualLinear
+from pipeline.shapes import assert_shape
 
 COARSE_CODES = 3
 MIDDLE_CODES = 7
 HEAD_SLOPE = 0.01
+BODY_STRIDE = 16
+MIN_WIDTH = 2 * BODY_STRIDE
 SQUEEZE = 16
 
 
@@ -34,7 +38,25 @@ class E4EConfig:
     input_height: int = 256
     """Height of the input in pixels (192 for the published car encoder)."""
     input_width: int = 256
-    """Width of the input in pixels; sets the depth of the style heads."""
+    """Width of the input in pixels, a power of two; sets the depth of the style heads."""
+
+    def __post_init__(self) -> None:
+        width = self.input_width
+        if width < MIN_WIDTH or width & (width - 1):
+            raise ShapeError(
+                f"input_width {width}: expected a power of two of {MIN_WIDTH} or more; the style "
+                "heads halve it down to one pixel"
+            )
+        if not width // 2 < self.input_height <= width:
+            raise ShapeError(
+                f"input_height {self.input_height}: expected more than {width // 2} and at most "
+                f"{width}, so that the style heads end at one pixel"
+            )
+
+    @property
+    def head_depth(self) -> int:
+        """Strided convolutions of a coarse head; those of the next feature maps have one more."""
+        return int(math.log2(self.input_width // BODY_STRIDE))
 
 
 class _SqueezeExcite(nn.Module):
@@ -115,9 +137,8 @@ class Encoder(nn.Module):
             self.stage_ends.append(len(units))
         self.body = nn.Sequential(*units)
         head_width = widths[3]
-        depth = int(math.log2(config.input_width)) - 4
         self.styles = nn.ModuleList(
-            _StyleHead(head_width, config.style_dim, depth + self._level(index))
+            _StyleHead(head_width, config.style_dim, config.head_depth + self._level(index))
             for index in range(config.num_w)
         )
         self.latlayer1 = nn.Conv2d(widths[2], head_width, 1)
@@ -143,13 +164,13 @@ class Encoder(nn.Module):
         return [c3, p2, p1]
 
     def forward(self, images: Tensor) -> Tensor:
-        """Code 0 is a base, codes 1 to `num_deltas` are that base plus an offset of their own."""
-        height, width = images.shape[-2:]
-        if (height, width) != (self.config.input_height, self.config.input_width):
-            raise ValueError(
-                f"e4e expects images of {self.config.input_height} x {self.config.input_width} px, "
-                f"got {height} x {width}"
-            )
+        """Code 0 is a base, codes 1 to `num_deltas` are that base plus an offset of their own.
+
+        Raises:
+            ShapeError: `images` are not of the size that the encoder was trained on.
+        """
+        size = (self.config.input_height, self.config.input_width)
+        assert_shape(images, (None, 3, *size), "images")
         levels = self.features(images)
         base = self.styles[0](levels[0])
         codes = [base]
@@ -178,5 +199,3 @@ class E4E(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """float32 in, float32 out."""
         return self.encoder(images).float() + self.latent_avg
-
-

@@ -49,7 +49,8 @@ class EqualLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], same dtype."""
-        y = F.linear(x, self.weight * self.weight_gain, self.bias * self.bias_gain)
+        # The gain goes to the input: scaling the weight would copy it at every call.
+        y = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return scaled_leaky_relu(y) if self.activated else y
 
 

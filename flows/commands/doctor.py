@@ -1,0 +1,47 @@
+"""`deltaedit doctor`: preflight."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.options import JSON, checked, model_options, take_model_options
+
+
+@click.command()
+@click.argument("sources", nargs=-1)
+@click.option("--store", type=click.Path(path_type=Path), help="Where the store would go.")
+@model_options
+@JSON
+def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **options: Any) -> int:
+    """Check this machine and, with SOURCES, one precompute run; exit code 1 on problems.
+
+    Example: deltaedit doctor faces --models avatar --store faces.store
+    """
+    from flows.config import go_offline
+    from flows.exits import DONE, INCOMPLETE
+
+    go_offline()
+    from flows.steps.doctor import PROBLEM, check_machine, check_run
+
+    findings = check_machine()
+    if sources:
+        from flows.steps.precompute import PrecomputeConfig
+
+        findings += check_run(
+            checked(
+                PrecomputeConfig,
+                sources=sources,
+                store=store or Path("deltaedit.store"),
+                models=take_model_options(options),
+            )
+        )
+    if as_json:
+        import json
+        from dataclasses import asdict
+
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            click.echo(f"{finding.level:<8} {finding.topic}: {finding.text}")
+    return INCOMPLETE if any(finding.level == PROBLEM for finding in findings) else DONE

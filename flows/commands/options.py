@@ -1,0 +1,93 @@
+"""Options that several commands share, and how they print."""
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+STORE = click.argument("store", type=click.Path(path_type=Path))
+RUN = click.argument("run", type=click.Path(path_type=Path))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all choices.")
+SHEET = click.option(
+    "--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG) here."
+)
+
+
+def model_options(command: Callable) -> Callable:
+    """The options that choose models; together they make a `flows.models.ModelOptions`."""
+    options = [
+        click.option("--models", help="A registered set of models: avatar, ffhq, ..."),
+        click.option("--clip", help="An open_clip model and local weights: MODEL[:WEIGHTS]."),
+        click.option("--encoder", type=click.Path(path_type=Path), help="An e4e checkpoint."),
+        click.option(
+            "--generator", type=click.Path(path_type=Path), help="A StyleGAN2 checkpoint."
+        ),
+        click.option(
+            "--columns", default="clip,w_plus,s", show_default=True, help="Columns to compute."
+        ),
+        click.option(
+            "--clip-pre",
+            type=click.Choice(["official", "box7"]),
+            default="official",
+            show_default=True,
+            help="CLIP image pre-processing; box7 is what published mappers need.",
+        ),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i]."),
+        click.option(
+            "--precision",
+            type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+            default="auto",
+            show_default=True,
+            help="Precision of the CLIP image tower.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_model_options(options: dict[str, Any]) -> Any:
+    """Remove the values of `model_options` from a command's options and build their config."""
+    from flows.models import ModelOptions
+
+    names = ("models", "clip", "encoder", "generator", "clip_pre", "device", "precision")
+    taken = {name: options.pop(name) for name in names}
+    columns = tuple(c.strip() for c in options.pop("columns").split(",") if c.strip())
+    return checked(ModelOptions, **taken, columns=columns)
+
+
+def checked(config: type, **values: Any) -> Any:
+    """Build a config; what is wrong with its values becomes a usage error (exit code 2)."""
+    try:
+        return config(**values)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def show_config(config: Any) -> None:
+    """Print the resolved configuration before any work starts."""
+    from flows.config import resolved_text
+
+    click.echo(resolved_text(config), err=True)
+
+
+def print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    """A result for machines (one JSON object) or for people (aligned lines)."""
+    if as_json:
+        click.echo(json.dumps(result, default=str))
+        return
+    width = max((len(name) for name in result), default=0)
+    for name, value in result.items():
+        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
+        click.echo(f"{name:<{width}}  {text}")
+
+
+def start_logging() -> None:
+    """Log lines of this project to standard error, and nothing else's chatter."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("deltaedit").setLevel(logging.INFO)

@@ -1,0 +1,114 @@
+"""`deltaedit precompute`: from images to a store."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.commands.options import (
+    DRY_RUN,
+    JSON,
+    checked,
+    model_options,
+    print_result,
+    show_config,
+    start_logging,
+    take_model_options,
+)
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.argument("store", type=click.Path(path_type=Path))
+@model_options
+@click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
+@click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
+@click.option("--workers", type=int, help="Threads that read and decode (default: all CPUs).")
+@click.option(
+    "--split-eval", type=float, default=0.1, show_default=True, help="Share held out, by key."
+)
+@click.option(
+    "--max-reject-rate", type=float, default=0.05, show_default=True, help="Above it: exit code 1."
+)
+@click.option("--retry-rejects", is_flag=True, help="Redo only what was rejected before.")
+@click.option("--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect.")
+@JSON
+@DRY_RUN
+def command(
+    sources: tuple[str, ...],
+    store: Path,
+    workers: int | None,
+    *,
+    as_json: bool,
+    dry_run: bool,
+    use_prefect: bool,
+    **options: Any,
+) -> None:
+    """Encode SOURCES (folders, files, @list.txt or sampled:COUNT) into STORE.
+
+    Run the same command again to resume: what is committed is never computed twice.
+
+    Example: deltaedit precompute faces faces.store --models avatar
+    """
+    from flows.config import go_offline, num_cpus, prefect_is_configured
+    from flows.exits import IncompleteError
+
+    go_offline()
+    start_logging()
+    from flows.steps.precompute import PrecomputeConfig
+
+    models = take_model_options(options)
+    config = checked(
+        PrecomputeConfig,
+        sources=sources,
+        store=store,
+        models=models,
+        num_workers=workers if workers is not None else num_cpus(),
+        **options,
+    )
+    show_config(config)
+    if dry_run:
+        print_result(_preview(config), as_json=as_json)
+        return
+    if use_prefect or prefect_is_configured():
+        from flows.precompute import precompute as run
+    else:
+        run = _run_with_progress
+    summary = run(config)
+    print_result(summary.as_dict(), as_json=as_json)
+    if summary.reject_rate > config.max_reject_rate:
+        raise IncompleteError(
+            f"{summary.rejects} of {summary.inputs} inputs were rejected, more than "
+            f"--max-reject-rate {config.max_reject_rate}; reasons: {store}/rejects"
+        )
+
+
+def _run_with_progress(config: Any) -> Any:
+    from flows.steps.precompute import precompute
+    from flows.steps.progress import Progress
+
+    with Progress("precompute", 0, unit="images") as progress:
+
+        def show(done: int, total: int) -> None:
+            progress.total = total
+            progress.advance(done - progress.done)
+
+        return precompute(config, show)
+
+
+def _preview(config: Any) -> dict[str, Any]:
+    from flows.models import find_files
+    from flows.steps.precompute import scan
+
+    files = find_files(config.models)
+    found = scan(config)
+    return {
+        "inputs": len(found.items) + len(found.rejects) + len(found.duplicates),
+        "to encode": len(found.items),
+        "rejects": len(found.rejects),
+        "duplicates": len(found.duplicates),
+        "shards": -(-len(found.items) // config.shard_rows),
+        "clip": files.clip_weights,
+        "encoder": files.encoder,
+        "generator": files.generator,
+    }

@@ -1,0 +1,60 @@
+"""The edge to the outside: environment, defaults of the machine, configuration files.
+
+This is the only module that reads or sets environment variables.
+"""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+OFFLINE = {
+    # Prefect asks two hosts about itself unless both are said (docs/architecture.md, "Offline").
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    # open_clip reaches for a hub when a local file is missing; we would rather fail at once.
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+def go_offline() -> None:
+    """Switch off telemetry and downloads of the libraries we use, unless the user set them."""
+    for name, value in OFFLINE.items():
+        os.environ.setdefault(name, value)
+
+
+def prefect_is_configured() -> bool:
+    """Whether the user points Prefect at a server; only then are runs recorded there."""
+    return bool(os.environ.get("PREFECT_API_URL"))
+
+
+def models_folder() -> Path:
+    """Where official weight files are looked for: ``$DELTAEDIT_MODELS``, else ``./models``."""
+    return Path(os.environ.get("DELTAEDIT_MODELS", "models"))
+
+
+def num_cpus() -> int:
+    """Processors that this process may use (a cluster gives fewer than the machine has)."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def as_jsonable(config: Any) -> Any:
+    """A configuration of nested dataclasses as plain JSON values."""
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        return {f.name: as_jsonable(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    if isinstance(config, dict):
+        return {str(key): as_jsonable(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [as_jsonable(value) for value in config]
+    if isinstance(config, Path):
+        return str(config)
+    return config
+
+
+def resolved_text(config: Any) -> str:
+    """A configuration as the JSON text that is printed and stored beside the output."""
+    return json.dumps(as_jsonable(config), indent=2)

@@ -1,0 +1,134 @@
+"""Index a store: FAISS index and neighbour graph as blobs; queries by key, image or text."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flows.models import load_models
+from flows.steps.origin import stored_models
+from pipeline.encoding import encode_images
+from pipeline.images import decode_image
+from pipeline.pairs import build_index, index_from_bytes, index_to_bytes, neighbour_graph, search
+from stores.blobs import list_blobs, read_blob, write_blob
+from stores.errors import StoreError
+from stores.formats.hdf5 import pack_arrays, unpack_arrays
+from stores.reader import StoreReader
+
+INDEX = "index.faiss"
+NEIGHBOURS = "neighbours.h5"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IndexConfig:
+    """How a store is indexed."""
+
+    store: Path
+    """The store."""
+    kind: str = "auto"
+    """auto or flat; auto is flat (exact)."""
+    neighbours: int = 64
+    """k: neighbours kept per row (0: index only)."""
+    block_rows: int = 4096
+    """Rows compared at once; bounds the memory of the neighbour graph."""
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """One answer of a query."""
+
+    key: str
+    row: int
+    similarity: float
+    """Cosine of the CLIP embeddings, -1..1."""
+
+
+def index_store(config: IndexConfig) -> dict[str, object]:
+    """Build ``index.faiss`` and ``neighbours.h5``; skips what is already made from these rows.
+
+    Raises:
+        StoreError: the store has no clip column or too few rows.
+
+    """
+    reader = StoreReader(config.store)
+    _need_clip(reader)
+    made_from = {"store": reader.manifest.digest, "kind": "flat"}
+    graph_from = {"store": reader.manifest.digest, "k": config.neighbours}
+    existing = {name: blob.made_from for name, blob in list_blobs(config.store).items()}
+    clip = reader.column("clip")
+    result: dict[str, object] = {"rows": len(reader), "kind": "flat"}
+    if existing.get(INDEX) != made_from:
+        write_blob(config.store, INDEX, index_to_bytes(build_index(clip)), made_from)
+    if config.neighbours:
+        k = min(config.neighbours, len(reader) - 1)
+        result["neighbours"] = k
+        if existing.get(NEIGHBOURS) != graph_from:
+            rows, similarities = neighbour_graph(clip, k, block_rows=config.block_rows)
+            packed = pack_arrays({"row": rows, "similarity": similarities})
+            write_blob(config.store, NEIGHBOURS, packed, graph_from)
+    return result
+
+
+def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbour graph of a store: rows [N, k] int32 and similarities [N, k] float32.
+
+    Raises:
+        StoreError: there is none, or it was made before rows were added.
+
+    """
+    _check_fresh(store, reader, NEIGHBOURS)
+    arrays = unpack_arrays(read_blob(store, NEIGHBOURS))
+    return arrays["row"], arrays["similarity"]
+
+
+def find_neighbours(store: Path, query: np.ndarray, k: int) -> list[Neighbour]:
+    """The `k` rows whose CLIP embeddings are most similar to `query` [C]."""
+    reader = StoreReader(store)
+    _check_fresh(store, reader, INDEX)
+    index = index_from_bytes(read_blob(store, INDEX))
+    similarities, rows = search(index, query[None].astype(np.float32), min(k, len(reader)))
+    keys = reader.keys
+    return [
+        Neighbour(str(keys[row]), int(row), float(similarity))
+        for row, similarity in zip(rows[0], similarities[0], strict=True)
+    ]
+
+
+def query_vector(
+    store: Path, *, key: str | None = None, image: Path | None = None, text: str | None = None
+) -> np.ndarray:
+    """The CLIP embedding [C] of a key of the store, an image file or a text.
+
+    Images and texts go through the models that the store was made with.
+    """
+    if key is not None:
+        reader = StoreReader(store)
+        return reader.rows([reader.index_of(key)], ["clip"])["clip"][0]
+    encoders = load_models(stored_models(store)).encoders
+    if image is not None:
+        return encode_images([decode_image(image.read_bytes())], encoders, ("clip",))["clip"][0]
+    from pipeline.editing import class_embedding
+
+    assert encoders.clip is not None
+    assert text is not None
+    return class_embedding(encoders.clip, text).cpu().numpy()
+
+
+def _need_clip(reader: StoreReader) -> None:
+    if "clip" not in reader.schema.names:
+        raise StoreError(
+            f"{reader.path} has no clip column (it has {', '.join(reader.schema.names)}); "
+            "precompute it with --columns clip,..."
+        )
+    if len(reader) < 2:  # noqa: PLR2004 - a pair needs two
+        raise StoreError(f"{reader.path} has {len(reader)} rows; an index needs at least 2")
+
+
+def _check_fresh(store: Path, reader: StoreReader, name: str) -> None:
+    blobs = list_blobs(store)
+    if name not in blobs:
+        raise StoreError(f"{store} has no {name}; run: deltaedit index {store}")
+    if blobs[name].made_from["store"] != reader.manifest.digest:
+        raise StoreError(
+            f"{store}: {name} was made before rows were added; run: deltaedit index {store}"
+        )

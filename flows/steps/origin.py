@@ -1,0 +1,51 @@
+"""What a store knows about where it came from: its precompute run and the models behind it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.config import resolved_text
+from flows.models import LoadedModels, ModelOptions
+from stores.blobs import read_blob, write_blob
+
+CONFIG_BLOB = "precompute.json"
+ORIGIN_BLOB = "models.json"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """What work on a store's vectors needs to know without loading a model."""
+
+    s_widths: tuple[int, ...]
+    """Style channels of each generator layer, in the order of column s; empty without that."""
+    neutral: str
+    """The domain's neutral word for text directions."""
+
+
+def write_origin(store: Path, config: Any, models: LoadedModels) -> None:
+    """Keep a precompute run's configuration and the shape of its models in the store."""
+    generator = models.encoders.generator
+    widths = generator.layout.widths if generator else ()
+    origin = Origin(s_widths=tuple(widths), neutral=models.neutral)
+    write_blob(store, ORIGIN_BLOB, json.dumps(asdict(origin)).encode(), {})
+    write_blob(store, CONFIG_BLOB, resolved_text(config).encode(), {})
+
+
+def read_origin(store: Path) -> Origin:
+    """The inverse of `write_origin`."""
+    saved = json.loads(read_blob(store, ORIGIN_BLOB))
+    return Origin(s_widths=tuple(saved["s_widths"]), neutral=saved["neutral"])
+
+
+def stored_config(store: Path) -> dict[str, Any]:
+    """The configuration of the last precompute run, as JSON values."""
+    return json.loads(read_blob(store, CONFIG_BLOB))
+
+
+def stored_models(store: Path) -> ModelOptions:
+    """The models that a store was made with."""
+    saved = dict(stored_config(store)["models"])
+    for name in ("encoder", "generator"):
+        saved[name] = Path(saved[name]) if saved[name] else None
+    return ModelOptions(**saved | {"columns": tuple(saved["columns"])})

@@ -1,0 +1,52 @@
+"""Source/target pairs of a store, drawn by a policy, as a table and as a contact sheet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flows.steps.index import NEIGHBOURS, load_graph
+from pipeline.pairs import NeighbourGraph, PairConfig, sample_pairs
+from stores.blobs import list_blobs
+from stores.reader import StoreReader
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One drawn pair."""
+
+    source: str
+    target: str
+    similarity: float
+    """Cosine of the CLIP embeddings, -1..1."""
+
+
+def draw_pairs(store: Path, config: PairConfig, count: int) -> list[Pair]:
+    """Draw `count` pairs from the training split of a store; the same seed draws the same pairs.
+
+    Raises:
+        StoreError: the policy needs a neighbour graph and there is none.
+        PairError: the policy cannot be satisfied on this store.
+    """
+    reader = StoreReader(store)
+    rows = np.flatnonzero(~reader.eval_mask)
+    clip = reader.column("clip")
+    graph = None
+    if config.policy == "nearest" or NEIGHBOURS in list_blobs(store):
+        graph = NeighbourGraph(*load_graph(store, reader))
+    source, target = sample_pairs(config, rows, count, clip=clip, neighbours=graph)
+    unit = clip / np.linalg.norm(clip, axis=1, keepdims=True)
+    similarity = np.einsum("nc,nc->n", unit[source], unit[target])
+    keys = reader.keys
+    return [
+        Pair(str(keys[s]), str(keys[t]), float(cosine))
+        for s, t, cosine in zip(source, target, similarity, strict=True)
+    ]
+
+
+def as_lines(pairs: Sequence[Pair]) -> str:
+    """Tab-separated source, target, similarity, with a heading."""
+    lines = ["source\ttarget\tsimilarity"]
+    lines += [f"{pair.source}\t{pair.target}\t{pair.similarity:.6f}" for pair in pairs]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,51 @@
+"""Contact sheets of neighbours and pairs, with keys and similarities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from flows.steps.index import Neighbour
+from flows.steps.looking import StorePictures
+from flows.steps.pairs import Pair
+from pipeline.images import encode_png
+from pipeline.pictures import label_grid
+from stores.atomic import write_atomic
+
+PAIRS_PER_ROW = 4
+
+
+def neighbour_sheet(store: Path, answers: Sequence[tuple[str, Sequence[Neighbour]]]) -> np.ndarray:
+    """One row per query: its nearest rows, each with key and similarity; uint8 [H, W, 3]."""
+    pictures = StorePictures(store)
+    return label_grid(
+        [pictures.of_keys([n.key for n in found]) for _query, found in answers],
+        row_labels=[query for query, _found in answers],
+        column_labels=[str(rank + 1) for rank in range(max(len(f) for _q, f in answers))],
+        captions=[[f"{n.similarity:.3f}  {n.key}" for n in found] for _query, found in answers],
+    )
+
+
+def pair_sheet(store: Path, pairs: Sequence[Pair]) -> np.ndarray:
+    """Pairs side by side, source first, each with its similarity; uint8 [H, W, 3]."""
+    pictures = StorePictures(store)
+    rows, captions = [], []
+    for begin in range(0, len(pairs), PAIRS_PER_ROW):
+        group = pairs[begin : begin + PAIRS_PER_ROW]
+        keys = [key for pair in group for key in (pair.source, pair.target)]
+        rows.append(pictures.of_keys(keys))
+        captions.append(
+            [text for p in group for text in (p.source, f"{p.similarity:.3f}  {p.target}")]
+        )
+    width = min(PAIRS_PER_ROW, len(pairs))
+    return label_grid(
+        rows,
+        row_labels=[f"pairs {i * PAIRS_PER_ROW + 1}-" for i in range(len(rows))],
+        column_labels=["source", "target"] * width,
+        captions=captions,
+    )
+
+
+def write_picture(path: Path, pixels: np.ndarray) -> None:
+    """Write [H, W, 3] uint8 as PNG, whole or not at all."""
+    write_atomic(path, encode_png(pixels))

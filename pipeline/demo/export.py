@@ -1,0 +1,58 @@
+"""From training states of the avatar world to the files that ship: safetensors, half precision."""
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from pipeline.demo.train_autoencoder import ENCODER, Autoencoder
+
+SKIPPED = ("num_batches_tracked", "attn_mask")
+
+
+@torch.no_grad()
+def centre_codes(model: Autoencoder, images: Tensor) -> Tensor:
+    """Move the mean of the codes from the encoder's bias into a vector of its own.
+
+    Official encoders give offsets from an average latent; so must ours.
+
+    Args:
+        model: an autoencoder in evaluation mode; its encoder is changed in place.
+        images: [N, 3, 64, 64] float32 in -1..1.
+
+    Returns:
+        The average latent [D].
+    """
+    codes = torch.cat([model.encoder(batch)[:, 0] for batch in images.split(256)])
+    mean = codes.mean(dim=0)
+    # Every code is code 0 plus an offset of its own, so this bias reaches all of them.
+    model.encoder.styles[0].linear.bias -= mean / model.encoder.styles[0].linear.bias_gain
+    return mean
+
+
+def generator_file(model: Autoencoder, latent_avg: Tensor) -> bytes:
+    """The generator as ``generator.safetensors``."""
+    return save(_halved(model.generator.state_dict()) | {"latent_avg": latent_avg.clone()})
+
+
+def encoder_file(model: Autoencoder, latent_avg: Tensor) -> bytes:
+    """The encoder as ``e4e.safetensors``; its input size goes into the metadata."""
+    state = {f"encoder.{key}": value for key, value in _halved(model.encoder.state_dict()).items()}
+    metadata = {
+        "input_height": str(ENCODER.input_height),
+        "input_width": str(ENCODER.input_width),
+    }
+    return save(state | {"latent_avg": latent_avg.clone()}, metadata)
+
+
+def clip_file(model: nn.Module) -> bytes:
+    """An open_clip model as ``avatar-clip.safetensors``."""
+    return save(_halved(model.state_dict()))
+
+
+def _halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Half precision for everything but the filters, which loaders compare, and small vectors."""
+    return {
+        key: (value if value.ndim < 2 or key.endswith("kernel") else value.half()).contiguous()  # noqa: PLR2004 - matrices and more
+        for key, value in state.items()
+        if not key.endswith(SKIPPED)
+    }

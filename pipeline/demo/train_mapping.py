@@ -1,0 +1,140 @@
+"""Training of the avatar generator's mapping network z -> w, on the encoder's codes.
+
+The mapping network learns the distribution of the codes that the encoder gives to avatars, so that
+sampled z give avatars. Both networks are small MLPs: a few minutes on a CPU. Loss: non-saturating
+GAN with R1 (Mescheder et al. 2018), plus the distance of means and covariances within a batch,
+which keeps every kind of avatar represented.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+WIDTH = 512
+GROUP = 16
+"""Codes that the discriminator looks at together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MappingConfig:
+    """How the mapping network is trained."""
+
+    num_steps: int = 8_000
+    """Updates of each network."""
+    batch_size: int = 512
+    """Codes per update; a multiple of the group of 16."""
+    learning_rate: float = 2e-3
+    """Adam's rate of the mapping network; the discriminator's is the same."""
+    r1_weight: float = 0.5
+    """Weight of the squared gradient of the discriminator at real codes (per standardised unit)."""
+    moment_weight: float = 1.0
+    """Weight of the distance of means and covariances."""
+    ema_decay: float = 0.998
+    """Decay per step of the averaged network that is kept."""
+    seed: int = 13
+    """Seed of everything drawn."""
+
+
+class _Discriminator(nn.Module):
+    """[N, D] standardised codes -> [N, 1]; sees how much the codes of a group differ."""
+
+    def __init__(self, style_dim: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Linear(style_dim, WIDTH),
+            nn.LeakyReLU(0.2),
+            nn.Linear(WIDTH, WIDTH),
+            nn.LeakyReLU(0.2),
+        )
+        self.head = nn.Sequential(
+            nn.Linear(2 * WIDTH, WIDTH), nn.LeakyReLU(0.2), nn.Linear(WIDTH, 1)
+        )
+
+    def forward(self, codes: Tensor) -> Tensor:
+        hidden = self.body(codes)
+        spread = hidden.view(-1, GROUP, WIDTH).std(dim=1).repeat_interleave(GROUP, dim=0)
+        return self.head(torch.cat([hidden, spread], dim=1))
+
+
+def train(
+    mapping: nn.Module,
+    codes: Tensor,
+    config: MappingConfig,
+    on_step: Callable[[int, dict[str, float]], None],
+) -> nn.Module:
+    """Fit `mapping` (z [N, D] -> w [N, D]) to `codes` [M, D] float32; returns the averaged network.
+
+    Codes are compared in whitened coordinates, so that directions of small variance, which carry
+    small features such as mouths, count as much as large ones.
+    """
+    torch.manual_seed(config.seed)
+    style_dim = codes.shape[1]
+    whiten = _Whitening(codes)
+    real = whiten(codes)
+    discriminator = _Discriminator(whiten.rank)
+    average = copy.deepcopy(mapping)
+    optimizer = torch.optim.Adam(mapping.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
+    critic = torch.optim.Adam(
+        discriminator.parameters(), lr=0.5 * config.learning_rate, betas=(0.0, 0.99)
+    )
+    for step in range(config.num_steps):
+        scale = min(1.0, 4 * (1 - step / config.num_steps))
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * scale
+        for group in critic.param_groups:
+            group["lr"] = 0.5 * config.learning_rate * scale
+        batch = real[torch.randint(len(real), (config.batch_size,))]
+        fake = whiten(mapping(torch.randn(config.batch_size, style_dim)))
+        batch = batch.requires_grad_(True)
+        score_real, score_fake = discriminator(batch), discriminator(fake.detach())
+        (slope,) = torch.autograd.grad(score_real.sum(), batch, create_graph=True)
+        penalty = config.r1_weight * slope.square().sum(dim=1).mean()
+        loss_d = F.softplus(-score_real).mean() + F.softplus(score_fake).mean() + penalty
+        critic.zero_grad(set_to_none=True)
+        loss_d.backward()
+        critic.step()
+
+        fake = whiten(mapping(torch.randn(config.batch_size, style_dim)))
+        moments = _moment_distance(fake, batch.detach())
+        loss_g = F.softplus(-discriminator(fake)).mean() + config.moment_weight * moments
+        optimizer.zero_grad(set_to_none=True)
+        loss_g.backward()
+        optimizer.step()
+        with torch.no_grad():
+            keep = min(config.ema_decay, step / (step + 10))
+            for target, source in zip(average.parameters(), mapping.parameters(), strict=True):
+                target.lerp_(source, 1 - keep)
+        on_step(
+            step + 1,
+            {
+                "d": float(loss_d.detach()),
+                "g": float(loss_g.detach()),
+                "moments": float(moments.detach()),
+            },
+        )
+    return average
+
+
+class _Whitening:
+    """Codes -> coordinates of unit variance along the principal axes that carry variance."""
+
+    def __init__(self, codes: Tensor, share: float = 0.9995) -> None:
+        self.mean = codes.mean(dim=0)
+        covariance = torch.cov((codes - self.mean).t())
+        values, vectors = torch.linalg.eigh(covariance)
+        values, vectors = values.flip(0), vectors.flip(1)
+        self.rank = int((values.cumsum(0) / values.sum() < share).sum()) + 1
+        floor = values[: self.rank].mean() * 1e-2
+        self.matrix = vectors[:, : self.rank] / (values[: self.rank] + floor).sqrt()
+
+    def __call__(self, codes: Tensor) -> Tensor:
+        return (codes - self.mean) @ self.matrix
+
+
+def _moment_distance(fake: Tensor, real: Tensor) -> Tensor:
+    means = (fake.mean(dim=0) - real.mean(dim=0)).square().mean()
+    return means + (torch.cov(fake.t()) - torch.cov(real.t())).square().sum(dim=1).mean() / 8

@@ -1,0 +1,96 @@
+"""Training of the Delta Mapper from cached vectors: no generator, no CLIP, no image, no text."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+
+from pipeline.pairs.index import NeighbourGraph
+from pipeline.shapes import Ints
+from pipeline.training.checkpoint import TrainedMapper, from_bytes, to_bytes
+from pipeline.training.config import Recipe, TrainConfig
+from pipeline.training.data import RowSource
+from pipeline.training.held_out import SSpaceFit
+from pipeline.training.run import Record, TrainingRun
+
+CHECKPOINT_NAME = "checkpoint.safetensors"
+MAPPER_NAME = "mapper.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """What a finished run leaves."""
+
+    trained: TrainedMapper
+    """Ready to predict; the same as in the saved mapper file."""
+    fit: SSpaceFit
+    """Of the held-out pairs."""
+    history: list[Record]
+    """Every record of the run, those before a resume included."""
+    recipe: Recipe
+    """The settings as they were used."""
+
+
+def train_mapper(
+    rows: RowSource,
+    train_rows: Ints,
+    eval_rows: Ints,
+    config: TrainConfig,
+    *,
+    widths: tuple[int, ...],
+    save: Callable[[str, bytes], None],
+    resume: bytes | None = None,
+    on_log: Callable[[Record], None] | None = None,
+    neighbours: NeighbourGraph | None = None,
+    made_from: Mapping[str, str] | None = None,
+    device: torch.device | str = "cpu",
+) -> TrainResult:
+    """Train a Delta Mapper on pairs of cached rows.
+
+    Args:
+        rows: a store with columns `clip` [C] and `s` [S].
+        train_rows: row numbers to learn from.
+        eval_rows: held-out row numbers; no pair joins the two.
+        config: recipe and length.
+        widths: style channels of each layer of `s`.
+        save: called with a file name and its bytes: ``checkpoint.safetensors`` again and again,
+            ``mapper.safetensors`` once. It should replace the file atomically.
+        resume: bytes of a checkpoint of this very run. On a CPU the weights then become, bit for
+            bit, those of a run that was never interrupted (same thread count, same machine).
+        on_log: called with every record.
+        neighbours: graph of the whole store, for policy `nearest`; built from the training rows
+            if absent.
+        made_from: what the store says of its columns; kept in the mapper's file.
+        device: where to train.
+
+    Raises:
+        CheckpointError: `resume` belongs to another run or is damaged.
+        DivergedError: the loss became NaN or infinite; nothing of it was saved.
+        PairError: the rows give no pairs, or a row is both trained on and held out.
+        ShapeError: `widths` do not describe column `s`.
+    """
+    run = TrainingRun(
+        rows,
+        train_rows,
+        eval_rows,
+        config,
+        widths=widths,
+        neighbours=neighbours,
+        made_from=made_from or {},
+        device=device,
+    )
+    if resume is not None:
+        run.resume(from_bytes(resume))
+    while run.state.step < run.recipe.steps:
+        run.advance()
+        for record in run.due_records():
+            run.history.append(record)
+            if on_log is not None:
+                on_log(record)
+        if run.checkpoint_due():
+            save(CHECKPOINT_NAME, to_bytes(run.checkpoint()))
+    save(MAPPER_NAME, to_bytes(run.mapper_file()))
+    trained = run.trained()
+    return TrainResult(
+        trained=trained, fit=run.held_out.fit(trained), history=run.history, recipe=run.recipe
+    )

@@ -1,0 +1,129 @@
+"""Files that are there whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stores.errors import OutOfSpaceError, StoreError
+
+TEMPORARY_SUFFIX = ".tmp"
+"""Ends the name of every file in work. A killed process may leave one; nothing ever reads it."""
+
+# EFBIG is what a file size limit (RLIMIT_FSIZE, FAT) answers in place of ENOSPC.
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@contextmanager
+def staged(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
+    """Give a temporary path beside `path` for the length of the block, then remove what is left.
+
+    Args:
+        path: The final name; `publish` puts the finished file there.
+        size_bytes: What the file will need, for the message when there is no room.
+
+    Raises:
+        OutOfSpaceError: Something in the block met a full disk, quota or size limit.
+    """
+    temporary = path.with_name(
+        f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
+    )
+    try:
+        yield temporary
+    except Exception as error:
+        if not isinstance(error, StoreError) and _is_out_of_space(error):
+            raise _out_of_space(path, size_bytes) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Put a finished, synced file in the place of `path`, so that power loss does not undo it."""
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+@contextmanager
+def replacing(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
+    """Give a temporary path in the same folder; put it in the place of `path` when the block ends.
+
+    The file is synced before the rename and the folder after it, so that power loss leaves the
+    old file or the new one. When the block raises, `path` is untouched and the temporary removed.
+
+    Args:
+        path: The final name.
+        size_bytes: What the file will need, for the message when there is no room.
+
+    Raises:
+        OutOfSpaceError: The block, the sync or the rename met a full disk, quota or size limit.
+    """
+    with staged(path, size_bytes=size_bytes) as temporary:
+        yield temporary
+        sync_file(temporary)
+        publish(temporary, path)
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Make `path` hold `data`, whole or not at all.
+
+    Raises:
+        OutOfSpaceError: There is no room.
+    """
+    with replacing(path, size_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
+
+
+def sync_file(path: Path) -> None:
+    """Make a file's bytes survive power loss."""
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive power loss."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and its parents.
+
+    Raises:
+        OutOfSpaceError: There is no room, not even for a folder.
+        StoreError: A file is in the way, or the place may not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        if _is_out_of_space(error):
+            raise _out_of_space(folder, None) from error
+        raise StoreError(
+            f"cannot make the folder {folder}: {error.strerror}. Give a place that may be "
+            "written to."
+        ) from error
+
+
+def _is_out_of_space(error: BaseException | None) -> bool:
+    """Search the chain: h5py closes a file in a failed block with a RuntimeError of its own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _out_of_space(path: Path, size_bytes: int | None) -> OutOfSpaceError:
+    needed = "" if size_bytes is None else f" ({size_bytes:,} bytes needed)"
+    return OutOfSpaceError(
+        f"no room to write {path}{needed}: the disk, the quota or the file size limit is full. "
+        "Everything committed before is safe; free space and run the same command again."
+    )

@@ -1,0 +1,67 @@
+"""What a store's folder holds at this moment, put together from its files.
+
+The commit marks decide what is committed; `manifest.json` saves reading each of them. A lost
+manifest is made again from the marks and the header that every shard carries.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from stores.atomic import TEMPORARY_SUFFIX
+from stores.errors import ManifestError, ShardCorruptError
+from stores.layout import Layout, manifest_path
+from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
+
+
+def read_contents(root: Path) -> Manifest:
+    """The manifest of the store in folder `root`, with what was committed since it was written.
+
+    A copy of a store that lacks the folder of commit marks is read by its manifest alone.
+
+    Raises:
+        ManifestError: There is no store, or its manifest or a commit mark cannot be read.
+    """
+    path = manifest_path(root)
+    try:
+        manifest = parse_manifest(path.read_bytes(), path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        header = _header_of_shards(root)
+        if header is None:
+            raise ManifestError(
+                f"{root} is not a store: it has no manifest.json. Check the path, or make the "
+                "store with `deltaedit precompute`."
+            ) from error
+        manifest = Manifest(header=header, shards={})
+    layout = Layout(root, manifest.header.name)
+    if not layout.entries.is_dir():
+        return manifest
+    found = (layout.number(file.name) for file in layout.entries.iterdir())
+    numbers = {number for number in found if number is not None}
+    kept = [entry for number, entry in manifest.shards.items() if number in numbers]
+    marks = (layout.entry(number) for number in sorted(numbers - manifest.shards.keys()))
+    added = [parse_entry(mark.read_bytes(), mark) for mark in marks]
+    return replace(manifest, shards=in_order([*kept, *added]))
+
+
+def is_store(root: Path) -> bool:
+    """Whether a folder holds a store, even one that lost its manifest."""
+    return manifest_path(root).exists() or next((root / "entries").glob("*.json"), None) is not None
+
+
+def leftovers(layout: Layout) -> Iterator[Path]:
+    """Temporary files that killed runs left in the store's folders."""
+    for folder in (layout.root, *layout.folders):
+        yield from folder.glob(f".*{TEMPORARY_SUFFIX}")
+
+
+def _header_of_shards(root: Path) -> Header | None:
+    """The header that the store's shards carry; None when no committed shard can be read."""
+    from stores.formats.hdf5 import read_header  # h5py takes a tenth of a second to import
+
+    for mark in sorted((root / "entries").glob("*.json")):
+        try:
+            return Header.from_json(read_header(root / "shards" / f"{mark.stem}.h5"))
+        except ShardCorruptError:
+            continue  # `verify` names it; any other shard knows the header as well
+    return None

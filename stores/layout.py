@@ -1,0 +1,121 @@
+"""Every file name of a store. Nothing else spells a path inside one.
+
+```
+ffhq.store/
+  manifest.json                 header, and a copy of every entry
+  shards/ffhq-000000.h5         rows
+  entries/ffhq-000000.json      the commit mark of one shard
+  inputs/ffhq-000000.jsonl      what the shard was made from: key, size, modification time
+  rejects/ffhq-000000.jsonl     inputs of the shard that gave no row; absent when there are none
+  rejects/scan.jsonl            rejects and duplicates found while listing the sources
+  blobs/                        files made from the store; blobs/blobs.json lists them
+  driver.lock  commit.lock      held by the running driver, and during one commit
+```
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from stores.errors import StoreError
+
+FORMAT = "deltaedit-store"
+"""What manifests and shards say that they are."""
+
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
+_NUMBERED = re.compile(r"-(\d{6,})$")
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths of the store in folder `root` whose files begin with `name`."""
+
+    root: Path
+    """The store's folder."""
+    name: str
+    """What its shards are called: letters, digits, `_`, `.`, `-`."""
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that every store has."""
+        names = ("shards", "entries", "inputs", "rejects", "blobs")
+        return tuple(self.root / name for name in names)
+
+    @property
+    def entries(self) -> Path:
+        """The folder of commit marks."""
+        return self.root / "entries"
+
+    @property
+    def scan(self) -> Path:
+        """Rejects and duplicates found while listing the sources."""
+        return self.root / "rejects" / "scan.jsonl"
+
+    @property
+    def blobs(self) -> Path:
+        """The folder of files made from the store."""
+        return self.root / "blobs"
+
+    @property
+    def blob_list(self) -> Path:
+        """What each blob is made from, with its digest."""
+        return self.root / "blobs" / "blobs.json"
+
+    @property
+    def driver_lock(self) -> Path:
+        """Held by the one run that plans and consolidates."""
+        return self.root / "driver.lock"
+
+    @property
+    def commit_lock(self) -> Path:
+        """Held for the milliseconds of one commit."""
+        return self.root / "commit.lock"
+
+    def shard(self, number: int) -> Path:
+        """The rows of shard `number`."""
+        return self.root / "shards" / f"{self.stem(number)}.h5"
+
+    def entry(self, number: int) -> Path:
+        """The commit mark of shard `number`."""
+        return self.entries / f"{self.stem(number)}.json"
+
+    def inputs(self, number: int) -> Path:
+        """The inputs of shard `number`."""
+        return self.root / "inputs" / f"{self.stem(number)}.jsonl"
+
+    def rejects(self, number: int) -> Path:
+        """The inputs of shard `number` that gave no row."""
+        return self.root / "rejects" / f"{self.stem(number)}.jsonl"
+
+    def stem(self, number: int) -> str:
+        """`ffhq-000012` of 12; longer numbers take more digits."""
+        return f"{self.name}-{number:06d}"
+
+    def number(self, file_name: str) -> int | None:
+        """The shard number in a file's name; None for a file that is not of this store."""
+        stem, _, _ = file_name.rpartition(".")
+        match = _NUMBERED.search(stem)
+        if match is None or stem != self.stem(int(match[1])):
+            return None
+        return int(match[1])
+
+
+def manifest_path(root: Path) -> Path:
+    """The manifest of the store in folder `root`: its name does not depend on the store's."""
+    return root / "manifest.json"
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that could not begin a file's name everywhere.
+
+    Raises:
+        StoreError: It is empty, longer than 100, or has other letters than A-Z a-z 0-9 _ . -
+    """
+    if not _NAME.fullmatch(name):
+        raise StoreError(
+            f"{name!r} cannot name a store's files: use 1 to 100 of the characters "
+            "A-Z a-z 0-9 _ . - and do not begin with a dot or a dash"
+        )

@@ -1,0 +1,78 @@
+"""Locks between processes: one driver a store, one commit at a time.
+
+`flock` is used because the kernel drops it when its holder dies, however it dies: there is no
+stale lock to clean up. On NFS (Linux 2.6.12 and later) it works between hosts too.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from stores.errors import StoreBusyError, StoreError
+
+_HELD = frozenset({errno.EAGAIN, errno.EACCES})
+
+
+@contextmanager
+def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock file `path` for the length of the block; the file itself stays.
+
+    Args:
+        path: The lock file; its folder must exist.
+        wait: Wait for the present holder, or raise at once.
+
+    Raises:
+        StoreBusyError: Somebody holds it and `wait` is false; the message names host and process.
+        StoreError: The store may not be written to, or the file system has no locks.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise StoreError(
+            f"cannot open {path} for writing: {error.strerror}. A run needs a store it may "
+            "write to; reading one needs no lock."
+        ) from error
+    try:
+        _acquire(descriptor, path, wait=wait)
+        _write_holder(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(descriptor: int, path: Path, *, wait: bool) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno in _HELD:
+            raise StoreBusyError(
+                f"{path.parent} is in use by {_holder(descriptor)}. Wait for that run to end, or "
+                "stop it, then run the same command again; nothing it commits is lost."
+            ) from error
+        raise StoreError(
+            f"{path}: this file system gives no locks ({error.strerror}), so two runs could not be "
+            "kept apart. Mount it with flock support, or put the store on another disk."
+        ) from error
+
+
+def _write_holder(descriptor: int) -> None:
+    """Say who holds the lock, for the other's message; padded, so that no full disk matters."""
+    holder = json.dumps({"host": socket.gethostname(), "pid": os.getpid()})
+    try:
+        os.pwrite(descriptor, holder.ljust(256).encode(), 0)
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
+            raise
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {holder['pid']} on host {holder['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another run (it has not yet said which)"

@@ -1,0 +1,186 @@
+"""Reading a store: rows by number, columns, blocks; at memory speed through memory maps."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import accumulate, islice
+from pathlib import Path
+
+import numpy as np
+
+from stores.errors import KeyNotFoundError
+from stores.gather import MAX_MAPPED_SHARDS, MappedShards, gather_rows
+from stores.manifest import Manifest
+from stores.records import Reject
+from stores.schema import Schema
+from stores.store import Store
+
+
+class StoreReader:
+    """The committed rows of a store, in the order of shard numbers, then of rows in the shard.
+
+    It shows the store as it was when it was opened; a run that goes on meanwhile does no harm.
+    Files are opened when they are first read. Copies in forked and spawned processes, and
+    pickled ones, open their own.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Open the store in folder `path`.
+
+        Raises:
+            ManifestError: There is no store, or its manifest cannot be read.
+        """
+        self._store = Store.open(path)
+        self._shards = MappedShards(self._store)
+        lengths = [entry.rows for entry in self.manifest.shards.values()]
+        self._ends = np.fromiter(accumulate(lengths), dtype=np.int64, count=len(lengths))
+        self._starts = self._ends - np.array(lengths, dtype=np.int64)
+        self._numbers = list(self.manifest.shards)
+
+    @property
+    def path(self) -> Path:
+        """The store's folder."""
+        return self._store.path
+
+    @property
+    def manifest(self) -> Manifest:
+        """The table of contents that this reader shows."""
+        return self._store.manifest
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self._store.header.schema
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Digests of everything that determined the values, by name."""
+        return dict(self._store.header.fingerprints)
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of each row."""
+        return self._shards.keys(self._numbers)
+
+    @cached_property
+    def eval_mask(self) -> np.ndarray:
+        """Which rows are held out for evaluation: [N] bool."""
+        is_eval = self._store.header.is_eval
+        return np.fromiter(map(is_eval, self.keys), dtype=bool, count=len(self))
+
+    def index_of(self, key: str) -> int:
+        """The row of a key.
+
+        Raises:
+            KeyNotFoundError: There is none; the message lists keys that look like it.
+        """
+        row = self._rows_of_keys.get(key)
+        if row is None:
+            near = _near(key, self.keys)
+            hint = f"did you mean {', '.join(map(repr, near))}?" if near else "no key looks like it"
+            raise KeyNotFoundError(f"no row of {self.path} has the key {key!r}; {hint}")
+        return row
+
+    def rows(
+        self, indices: Sequence[int] | np.ndarray, columns: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        """Copies of some rows, in the order asked for.
+
+        Args:
+            indices: K row numbers from 0, in any order, repeated or not.
+            columns: Names of columns.
+
+        Returns:
+            For each column an array [K, *shape].
+
+        Raises:
+            IndexError: A row number is negative or too large.
+            SchemaMismatchError: A column does not exist.
+            ShardCorruptError: A file that is needed is missing or damaged.
+        """
+        wanted = self._check_indices(indices)
+        for name in columns:
+            self.schema[name]
+        shard = np.searchsorted(self._ends, wanted, side="right")
+        touched = np.unique(shard)
+        if len(touched) <= MAX_MAPPED_SHARDS:
+            return self._gather(wanted, shard, touched, columns)
+        # More shards than can be mapped at once: in parts, each with its own.
+        result = {name: self._empty(name, len(wanted)) for name in columns}
+        for start in range(0, len(touched), MAX_MAPPED_SHARDS):
+            part = touched[start : start + MAX_MAPPED_SHARDS]
+            chosen = np.flatnonzero((shard >= part[0]) & (shard <= part[-1]))
+            for name, values in self._gather(wanted[chosen], shard[chosen], part, columns).items():
+                result[name][chosen] = values
+        return result
+
+    def column(self, name: str) -> np.ndarray:
+        """A copy of a whole column: [N, *shape].
+
+        Raises:
+            SchemaMismatchError: There is no such column.
+            ShardCorruptError: A file is missing or damaged.
+        """
+        result = self._empty(name, len(self))
+        for number, start, end in zip(self._numbers, self._starts, self._ends, strict=True):
+            result[start:end] = self._shards[number][name]
+        return result
+
+    def blocks(
+        self, columns: Sequence[str], block_rows: int
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """All rows in order, a block at a time, in bounded memory.
+
+        Yields:
+            The block's first row number, and arrays [at most block_rows, *shape].
+        """
+        for start in range(0, len(self), block_rows):
+            end = min(start + block_rows, len(self))
+            yield start, self.rows(np.arange(start, end), columns)
+
+    def rejects(self) -> Iterator[Reject]:
+        """Every input that gave no row, duplicates among them, with its reason."""
+        return self._store.rejects()
+
+    @cached_property
+    def _rows_of_keys(self) -> dict[str, int]:
+        return {key: row for row, key in enumerate(self.keys)}
+
+    def _gather(
+        self, wanted: np.ndarray, shard: np.ndarray, touched: np.ndarray, columns: Sequence[str]
+    ) -> dict[str, np.ndarray]:
+        mapped = [self._shards[self._numbers[place]] for place in touched]
+        block = np.searchsorted(touched, shard)
+        row = wanted - self._starts[shard] if len(wanted) else wanted
+        return {
+            name: gather_rows([columns_of[name] for columns_of in mapped], block, row)
+            if mapped
+            else self._empty(name, 0)
+            for name in columns
+        }
+
+    def _empty(self, name: str, num_rows: int) -> np.ndarray:
+        column = self.schema[name]
+        return np.empty((num_rows, *column.shape), column.dtype)
+
+    def _check_indices(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.ndim != 1:
+            raise IndexError(f"row numbers come as a list, got an array of shape {wanted.shape}")
+        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(
+                f"rows {wanted.min()} to {wanted.max()} asked for, {self.path} has {len(self)}"
+            )
+        return wanted
+
+
+def _near(key: str, keys: Sequence[str]) -> list[str]:
+    """Up to three keys that may have been meant: of the same file name, else spelt alike."""
+    name = key.rpartition("/")[2]
+    same_name = (other for other in keys if other.rpartition("/")[2] == name)
+    # Comparing spellings takes some 50 microseconds a key.
+    return list(islice(same_name, 3)) or difflib.get_close_matches(key, keys[:10_000], n=3)

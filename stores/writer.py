@@ -1,0 +1,187 @@
+"""Writing one shard: rows in, in any order; one commit out."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from stores.atomic import publish, staged, sync_file, write_atomic
+from stores.checksum import sha256_bytes, sha256_file
+from stores.errors import StoreError
+from stores.formats import hdf5
+from stores.lock import exclusive
+from stores.manifest import ShardEntry
+from stores.plan import ShardPlan
+from stores.records import Input, Reject, inputs_to_bytes, rejects_to_bytes
+from stores.store import Store
+
+Rows: TypeAlias = Mapping[str, np.ndarray]
+
+
+class ShardWriter:
+    """Collects the rows of one planned shard in memory and commits them together.
+
+    Rows lie in the order of the plan whatever the order in which they come, so the same values
+    give the same file. Nothing is on disk before `commit`; dropping a writer leaves no trace.
+    """
+
+    def __init__(self, store: Store, plan: ShardPlan) -> None:
+        self._store = store
+        self._plan = plan
+        self._place = {item.key: place for place, item in enumerate(plan.items)}
+        self._filled = np.zeros(len(plan.items), dtype=bool)
+        self._rejects: dict[str, Reject] = {}
+        self._columns = {
+            column.name: np.empty((len(plan.items), *column.shape), column.dtype)
+            for column in store.header.schema.columns
+        }
+
+    def add(self, keys: Sequence[str], rows: Rows) -> None:
+        """Take rows over.
+
+        A row with NaN or infinite values becomes a reject `not_finite`: it would poison whatever
+        is computed from the store.
+
+        Args:
+            keys: Keys of N inputs of the plan, each not added or rejected before.
+            rows: For each column of the schema an array [N, *shape] of its dtype.
+
+        Raises:
+            SchemaMismatchError: The arrays do not fit; nothing is taken over.
+            StoreError: A key is not in the plan or has an outcome already.
+        """
+        num_rows = self._store.header.schema.check(rows)
+        if num_rows != len(keys):
+            raise StoreError(f"{len(keys)} keys for {num_rows} rows")
+        self._check_new(keys)
+        places = [self._place[key] for key in keys]
+        for name, array in rows.items():
+            self._columns[name][places] = array
+        self._filled[places] = True
+        for row, name in _not_finite(rows).items():
+            self._filled[places[row]] = False
+            detail = f"column {name} has NaN or infinite values"
+            self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
+
+    def reject(self, key: str, reason: str, detail: str) -> None:
+        """Record that an input gives no row.
+
+        Args:
+            key: The input.
+            reason: One word, for tables.
+            detail: What was found, for people.
+
+        Raises:
+            StoreError: The key is not in the plan or has an outcome already.
+        """
+        self._check_new([key])
+        self._rejects[key] = Reject(key, reason, detail)
+
+    def commit(self) -> ShardEntry:
+        """Make the shard part of the store, whole or not at all.
+
+        The order is what makes it safe to be killed anywhere: the shard is written and synced
+        under a temporary name; then, one process at a time, the lists of inputs and rejects, the
+        shard's rename, and last the commit mark. Without the mark nothing of it counts. If
+        another process committed this shard in the meantime, its entry is returned and this
+        writer's rows are dropped.
+
+        Raises:
+            StoreError: Inputs are left without row or reject, or the shard was committed from
+                other inputs.
+            OutOfSpaceError: There is no room; nothing is left behind.
+        """
+        self._check_complete()
+        layout, number = self._store.layout, self._plan.number
+        keys = [item.key for item in self._plan.items if item.key not in self._rejects]
+        header = self._store.header
+        size_bytes = len(keys) * header.schema.row_bytes
+        with staged(layout.shard(number), size_bytes=size_bytes) as temporary:
+            hdf5.write_shard(temporary, keys, self._rows(), header.schema, header.to_json())
+            sync_file(temporary)
+            entry, lists = self._account(temporary)
+            with exclusive(layout.commit_lock, wait=True):
+                committed = self._store.committed(number)
+                if committed is not None:
+                    return self._same_inputs(committed, entry)
+                _replace_or_remove(layout.inputs(number), lists[0])
+                _replace_or_remove(layout.rejects(number), lists[1])
+                publish(temporary, layout.shard(number))
+                write_atomic(layout.entry(number), entry.to_bytes())
+        return entry
+
+    def _rows(self) -> Rows:
+        """The rows that were added, in the plan's order; without a copy when none is missing."""
+        if self._filled.all():
+            return self._columns
+        return {name: array[self._filled] for name, array in self._columns.items()}
+
+    def _account(self, shard: Path) -> tuple[ShardEntry, tuple[bytes, bytes]]:
+        """The entry of a finished file, with the lists of inputs and of rejects."""
+        items = self._plan.items
+        inputs = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
+        rejects = rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
+        entry = ShardEntry(
+            name=self._store.layout.stem(self._plan.number),
+            number=self._plan.number,
+            rows=len(items) - len(self._rejects),
+            rejects=len(self._rejects),
+            inputs=len(items),
+            retries=self._plan.num_retries,
+            size_bytes=shard.stat().st_size,
+            sha256=sha256_file(shard),
+            inputs_sha256=sha256_bytes(inputs),
+            rejects_sha256=sha256_bytes(rejects) if rejects else None,
+            first_key=items[0].key,
+            last_key=items[-1].key,
+        )
+        return entry, (inputs, rejects)
+
+    def _same_inputs(self, committed: ShardEntry, entry: ShardEntry) -> ShardEntry:
+        if committed.inputs_sha256 != entry.inputs_sha256:
+            raise StoreError(
+                f"shard {entry.number} of {self._store.path} was committed by another run from "
+                "other inputs. Nothing is lost: run the same command again to plan what is left."
+            )
+        return committed
+
+    def _check_new(self, keys: Sequence[str]) -> None:
+        unknown = [key for key in keys if key not in self._place]
+        if unknown:
+            raise StoreError(f"key {unknown[0]!r} is not planned for shard {self._plan.number}")
+        twice = [k for k in keys if k in self._rejects or self._filled[self._place[k]]]
+        if twice or len(set(keys)) < len(keys):
+            raise StoreError(
+                f"a key of shard {self._plan.number} came twice: {(twice or keys)[0]!r}"
+            )
+
+    def _check_complete(self) -> None:
+        missing = [
+            key
+            for key, place in self._place.items()
+            if not self._filled[place] and key not in self._rejects
+        ]
+        if missing:
+            raise StoreError(
+                f"shard {self._plan.number}: {len(missing)} of {len(self._place)} inputs have "
+                f"neither row nor reject, the first is {missing[0]!r}; add or reject every input"
+            )
+
+
+def _not_finite(rows: Rows) -> dict[int, str]:
+    """Rows with NaN or infinite values, each with the name of a column that has them."""
+    faults: dict[int, str] = {}
+    for name, array in rows.items():
+        if array.dtype.kind == "f":
+            finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            faults |= dict.fromkeys(np.flatnonzero(~finite).tolist(), name)
+    return faults
+
+
+def _replace_or_remove(path: Path, data: bytes) -> None:
+    """Nothing to list: no file, not even one that a killed attempt left."""
+    if data:
+        write_atomic(path, data)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,56 @@
+import os
+import socket
+
+import pytest
+
+from stores.errors import StoreBusyError, StoreError
+from stores.lock import exclusive
+
+HOLD = """
+from stores.lock import exclusive
+from pathlib import Path
+with exclusive(Path(path), wait=False):
+    os.write(done, b"x")
+    signal.pause()
+"""
+
+
+def _holder(start, path):
+    """A process that holds the lock until it is killed."""
+    flag = path.with_name("held")
+    os.mkfifo(flag)
+    process = start(
+        HOLD.replace("done", "os.open(flag, os.O_WRONLY)"), path=str(path), flag=str(flag)
+    )
+    flag.read_bytes()
+    return process
+
+
+def test_the_second_is_told_who_holds_the_lock(start, tmp_path):
+    process = _holder(start, tmp_path / "lock")
+    try:
+        said = f"process {process.pid} on host {socket.gethostname()}"
+        with pytest.raises(StoreBusyError, match=said), exclusive(tmp_path / "lock", wait=False):
+            pytest.fail("two hold one lock")
+    finally:
+        process.kill()
+        process.join()
+
+
+def test_a_killed_holder_leaves_the_lock_free(start, tmp_path):
+    process = _holder(start, tmp_path / "lock")
+    process.kill()
+    process.join()
+    with exclusive(tmp_path / "lock", wait=False):
+        assert str(os.getpid()) in (tmp_path / "lock").read_text()
+
+
+def test_a_lock_is_free_after_its_block(tmp_path):
+    for _ in range(2):
+        with exclusive(tmp_path / "lock", wait=False):
+            pass
+
+
+def test_a_lock_that_cannot_be_made_says_why(tmp_path):
+    with pytest.raises(StoreError, match="No such file"), exclusive(tmp_path / "x/lock", wait=True):
+        pytest.fail("there is no such folder")
