@@ -57,6 +57,11 @@ def take_model_options(options: dict[str, Any]) -> Any:
 
     names = ("models", "clip", "encoder", "generator", "clip_pre", "device", "precision")
     taken = {name: options.pop(name) for name in names}
+    for name in ("encoder", "generator"):
+        taken[name] = taken[name].absolute() if taken[name] else None
+    if taken["clip"] and ":" in taken["clip"]:
+        model, _, weights = taken["clip"].partition(":")
+        taken["clip"] = f"{model}:{Path(weights).absolute()}"
     columns = tuple(c.strip() for c in options.pop("columns").split(",") if c.strip())
     return checked(ModelOptions, **taken, columns=columns)
 

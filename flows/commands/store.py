@@ -35,7 +35,7 @@ def info(store: Path, *, as_json: bool) -> None:
         "rejects": counts.rejects,
         "duplicates": counts.duplicates,
         "shards": len(reader.manifest.shards),
-        "bytes": sum(entry.bytes for entry in reader.manifest.shards.values()),
+        "bytes": sum(entry.size_bytes for entry in reader.manifest.shards.values()),
         "eval rows": int(reader.eval_mask.sum()),
         "reasons": dict(reasons.most_common()),
         "fingerprints": reader.fingerprints,

@@ -19,6 +19,7 @@ from pipeline.pictures import label_grid
 from pipeline.training import MAPPER_NAME, TrainedMapper, load_trained
 from stores.blobs import list_blobs
 from stores.reader import StoreReader
+from stores.store import Store
 
 EDIT_COLUMNS = ("clip", "w_plus", "s")
 
@@ -98,7 +99,7 @@ class Editor:
         self.models: LoadedModels = load_models(self.options)
         self.trained: TrainedMapper = load_trained(run / MAPPER_NAME)
         self.relevance = (
-            load_relevance(self.store, self.reader) if RELEVANCE in list_blobs(self.store) else None
+            load_relevance(self.store, self.reader) if RELEVANCE in list_blobs(Store.open(self.store)) else None
         )
 
     def direction(self, text: str, neutral: str | None) -> Direction:

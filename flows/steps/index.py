@@ -14,6 +14,7 @@ from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
 from stores.reader import StoreReader
+from stores.store import Store
 
 INDEX = "index.faiss"
 NEIGHBOURS = "neighbours.h5"
@@ -50,22 +51,23 @@ def index_store(config: IndexConfig) -> dict[str, object]:
         StoreError: the store has no clip column or too few rows.
 
     """
+    store = Store.open(config.store)
     reader = StoreReader(config.store)
     _need_clip(reader)
     made_from = {"store": reader.manifest.digest, "kind": "flat"}
     graph_from = {"store": reader.manifest.digest, "k": config.neighbours}
-    existing = {name: blob.made_from for name, blob in list_blobs(config.store).items()}
+    existing = {name: blob.made_from for name, blob in list_blobs(store).items()}
     clip = reader.column("clip")
     result: dict[str, object] = {"rows": len(reader), "kind": "flat"}
     if existing.get(INDEX) != made_from:
-        write_blob(config.store, INDEX, index_to_bytes(build_index(clip)), made_from)
+        write_blob(store, INDEX, index_to_bytes(build_index(clip)), made_from)
     if config.neighbours:
         k = min(config.neighbours, len(reader) - 1)
         result["neighbours"] = k
         if existing.get(NEIGHBOURS) != graph_from:
             rows, similarities = neighbour_graph(clip, k, block_rows=config.block_rows)
-            packed = pack_arrays({"row": rows, "similarity": similarities})
-            write_blob(config.store, NEIGHBOURS, packed, graph_from)
+            packed = pack_arrays({"row": rows, "similarity": similarities}, {"metric": "cosine"})
+            write_blob(store, NEIGHBOURS, packed, graph_from)
     return result
 
 
@@ -77,7 +79,7 @@ def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray
 
     """
     _check_fresh(store, reader, NEIGHBOURS)
-    arrays = unpack_arrays(read_blob(store, NEIGHBOURS))
+    arrays, _attributes = unpack_arrays(read_blob(Store.open(store), NEIGHBOURS))
     return arrays["row"], arrays["similarity"]
 
 
@@ -85,7 +87,7 @@ def find_neighbours(store: Path, query: np.ndarray, k: int) -> list[Neighbour]:
     """The `k` rows whose CLIP embeddings are most similar to `query` [C]."""
     reader = StoreReader(store)
     _check_fresh(store, reader, INDEX)
-    index = index_from_bytes(read_blob(store, INDEX))
+    index = index_from_bytes(read_blob(Store.open(store), INDEX))
     similarities, rows = search(index, query[None].astype(np.float32), min(k, len(reader)))
     keys = reader.keys
     return [
@@ -125,7 +127,7 @@ def _need_clip(reader: StoreReader) -> None:
 
 
 def _check_fresh(store: Path, reader: StoreReader, name: str) -> None:
-    blobs = list_blobs(store)
+    blobs = list_blobs(Store.open(store))
     if name not in blobs:
         raise StoreError(f"{store} has no {name}; run: deltaedit index {store}")
     if blobs[name].made_from["store"] != reader.manifest.digest:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from flows.models import ModelOptions, load_models
-from flows.steps.origin import stored_config, stored_models
+from flows.steps.origin import SAMPLED, stored_config, stored_models
 from pipeline.errors import ImageError
 from pipeline.images import decode_image, to_square, to_uint8
 from stores.errors import SourceError
@@ -15,7 +15,6 @@ from stores.reader import StoreReader
 from stores.sources import SourceItem, read_image_bytes, scan_images
 
 TILE = 128
-SAMPLED = "sampled:"
 
 
 class StorePictures:

@@ -1,16 +1,19 @@
 """What a store knows about where it came from: its precompute run and the models behind it."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows.config import resolved_text
 from flows.models import LoadedModels, ModelOptions
 from stores.blobs import read_blob, write_blob
+from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
 ORIGIN_BLOB = "models.json"
+SAMPLED = "sampled:"
+"""How a source of generated images begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,24 +26,37 @@ class Origin:
     """The domain's neutral word for text directions."""
 
 
-def write_origin(store: Path, config: Any, models: LoadedModels) -> None:
+def write_origin(store: Store, config: Any, models: LoadedModels) -> None:
     """Keep a precompute run's configuration and the shape of its models in the store."""
     generator = models.encoders.generator
     widths = generator.layout.widths if generator else ()
     origin = Origin(s_widths=tuple(widths), neutral=models.neutral)
     write_blob(store, ORIGIN_BLOB, json.dumps(asdict(origin)).encode(), {})
-    write_blob(store, CONFIG_BLOB, resolved_text(config).encode(), {})
+    write_blob(store, CONFIG_BLOB, resolved_text(_portable(config)).encode(), {})
+
+
+def _portable(config: Any) -> Any:
+    """The configuration with paths that hold from any working folder."""
+    sources = tuple(
+        source
+        if source.startswith(SAMPLED)
+        else "@" + str(Path(source[1:]).absolute())
+        if source.startswith("@")
+        else str(Path(source).absolute())
+        for source in config.sources
+    )
+    return replace(config, sources=sources, store=config.store.absolute())
 
 
 def read_origin(store: Path) -> Origin:
     """The inverse of `write_origin`."""
-    saved = json.loads(read_blob(store, ORIGIN_BLOB))
+    saved = json.loads(read_blob(Store.open(store), ORIGIN_BLOB))
     return Origin(s_widths=tuple(saved["s_widths"]), neutral=saved["neutral"])
 
 
 def stored_config(store: Path) -> dict[str, Any]:
     """The configuration of the last precompute run, as JSON values."""
-    return json.loads(read_blob(store, CONFIG_BLOB))
+    return json.loads(read_blob(Store.open(store), CONFIG_BLOB))
 
 
 def stored_models(store: Path) -> ModelOptions:

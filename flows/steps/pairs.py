@@ -10,6 +10,7 @@ from flows.steps.index import NEIGHBOURS, load_graph
 from pipeline.pairs import NeighbourGraph, PairConfig, sample_pairs
 from stores.blobs import list_blobs
 from stores.reader import StoreReader
+from stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,7 @@ def draw_pairs(store: Path, config: PairConfig, count: int) -> list[Pair]:
     rows = np.flatnonzero(~reader.eval_mask)
     clip = reader.column("clip")
     graph = None
-    if config.policy == "nearest" or NEIGHBOURS in list_blobs(store):
+    if config.policy == "nearest" or NEIGHBOURS in list_blobs(Store.open(store)):
         graph = NeighbourGraph(*load_graph(store, reader))
     source, target = sample_pairs(config, rows, count, clip=clip, neighbours=graph)
     unit = clip / np.linalg.norm(clip, axis=1, keepdims=True)

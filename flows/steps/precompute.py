@@ -12,8 +12,7 @@ import numpy as np
 from flows.config import num_cpus
 from flows.models import ModelOptions, load_models
 from flows.schemas import store_schema
-from flows.steps.looking import SAMPLED
-from flows.steps.origin import write_origin
+from flows.steps.origin import SAMPLED, write_origin
 from flows.steps.progress import Stopwatch
 from flows.steps.reading import Decoded, decode_ahead
 from pipeline.encoding import Encoders, encode_images, encode_sampled
@@ -203,8 +202,8 @@ def precompute(
         plan = plan_shards(
             found, store, shard_rows=config.shard_rows, retry_rejects=config.retry_rejects
         )
-        store.record_scan(plan)
-        write_origin(config.store, config, models)
+        store.record_scan(plan.rejects, plan.duplicates)
+        write_origin(store, config, models)
         done = 0
         for entry in encode_shards(store, plan.shards, models.encoders, config, watch):
             done += entry.inputs

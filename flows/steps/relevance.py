@@ -12,6 +12,7 @@ from stores.blobs import read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
 from stores.reader import StoreReader
+from stores.store import Store
 
 RELEVANCE = "relevance.h5"
 
@@ -35,7 +36,7 @@ def estimate_relevance(config: RelevanceRun) -> np.ndarray:
     data = reader.rows(rows, ["clip", "s"])
     rs = regressed_relevance(data["clip"], data["s"], config.regression)
     made_from = {"store": reader.manifest.digest, "method": config.method}
-    write_blob(config.store, RELEVANCE, pack_arrays({"rs": rs}), made_from)
+    write_blob(Store.open(config.store), RELEVANCE, pack_arrays({"rs": rs}, {"method": config.method}), made_from)
     return rs
 
 
@@ -52,7 +53,7 @@ def load_relevance(store: Path, reader: StoreReader) -> np.ndarray:
     Raises:
         StoreError: there is none, or it does not fit the store's columns.
     """
-    rs = unpack_arrays(read_blob(store, RELEVANCE))["rs"]
+    rs = unpack_arrays(read_blob(Store.open(store), RELEVANCE))[0]["rs"]
     widths = {column.name: column.shape for column in reader.schema.columns}
     expected = (*widths["s"], *widths["clip"])
     if rs.shape != expected:

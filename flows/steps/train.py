@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +71,7 @@ def train(config: TrainRun, on_log: Callable[[Record], None] = lambda _record: N
             save=lambda name, data: write_atomic(config.run / name, data),
             resume=checkpoint,
             on_log=note,
-            made_from=reader.fingerprints | {"store": str(config.store)},
+            made_from=reader.fingerprints,
             device=_device(config.device),
         )
     write_atomic(config.run / FIT_NAME, json.dumps(asdict(result.fit), indent=2).encode())
@@ -89,7 +89,8 @@ def _take_folder(config: TrainRun) -> bytes | None:
         )
     if not checkpoint.exists():
         (config.run / LOG_NAME).unlink(missing_ok=True)
-    write_atomic(config.run / CONFIG_NAME, resolved_text(config).encode())
+    saved = replace(config, store=config.store.absolute())
+    write_atomic(config.run / CONFIG_NAME, resolved_text(saved).encode())
     return checkpoint.read_bytes() if checkpoint.exists() else None
 
 

@@ -16,6 +16,7 @@ from pipeline.rng import generator_for
 SUBJECTS = ("face", "face", "face", "person", "head", "avatar", "portrait", "cartoon face")
 MAX_PHRASES = 4
 TEMPLATE_SHARE = 0.5
+BARE_SHARE = 0.6
 BEARDS = ("short beard", "beard", "long beard")
 VISIBLE_HAIR = ("short", "long", "bob", "curly", "bun")
 
@@ -36,7 +37,7 @@ class Phrase:
         return all(getattr(attributes, name) in values for name, values in self.claims)
 
 
-def _is(texts: str, leading: bool = False, **claims: str | tuple[str, ...]) -> Phrase:
+def _is(texts: str, *, leading: bool = False, **claims: str | tuple[str, ...]) -> Phrase:
     return Phrase(
         tuple(text.strip() for text in texts.split("|")),
         tuple((k, (v,) if isinstance(v, str) else v) for k, v in claims.items()),
@@ -165,20 +166,28 @@ def write_caption(
     if len(templates) and rng.random() < TEMPLATE_SHARE:
         text = templates[rng.integers(len(templates))].replace("{}", core)
     else:
-        text = core if rng.random() < 0.6 else f"a {core}"
+        text = core if rng.random() < BARE_SHARE else f"{_article(core)} {core}"
     return Caption(text, tuple(kept))
 
 
-def write_phrase_captions(rng: np.random.Generator, templates: Sequence[str] = ()) -> list[Caption]:
-    """One caption for each phrase of the bank, saying that phrase alone."""
+def _article(noun: str) -> str:
+    return "an" if noun[0] in "aeiou" else "a"
+
+
+def write_phrase_captions(
+    count: int, rng: np.random.Generator, templates: Sequence[str] = ()
+) -> list[Caption]:
+    """Captions of `count` different phrases of the bank, each saying its phrase alone."""
     captions = []
-    for number, phrase in enumerate(phrases()):
+    bank = phrases()
+    for number in rng.choice(len(bank), size=count, replace=False):
+        phrase = bank[number]
         text = phrase.texts[rng.integers(len(phrase.texts))]
         subject = SUBJECTS[rng.integers(len(SUBJECTS))]
         core = f"{text} {subject}" if phrase.leading else f"{subject} with {text}"
         if len(templates) and rng.random() < TEMPLATE_SHARE:
             core = templates[rng.integers(len(templates))].replace("{}", core)
-        captions.append(Caption(core, (number,)))
+        captions.append(Caption(core, (int(number),)))
     return captions
 
 

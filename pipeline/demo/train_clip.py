@@ -5,7 +5,7 @@ An ordinary open_clip model with a small configuration. Two losses on pictures a
 - CLIP's symmetric cross-entropy (Radford et al. 2021) on a caption per picture, where all captions
   of a batch that are true of a picture share its target, because with a dozen attributes many
   captions fit many pictures;
-- a sigmoid loss (Zhai et al. 2023, "SigLIP") on every picture against a caption for every phrase
+- a sigmoid loss (Zhai et al. 2023, "SigLIP") on every picture against captions of single phrases
   of the bank, because mouths and eyes of a few pixels are hardly learnt from the first alone.
 """
 
@@ -30,12 +30,14 @@ class ClipTrainingConfig:
 
     num_images: int = 400_000
     """Pictures seen in all (with repetition)."""
-    batch_size: int = 256
+    batch_size: int = 64
     """Pictures, and captions, per step."""
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     """AdamW's rate at its peak; cosine to zero."""
     weight_decay: float = 0.1
     """AdamW's weight decay."""
+    num_phrases: int = 48
+    """Phrases per step that every picture is compared with."""
     phrase_weight: float = 1.0
     """Weight of the sigmoid loss on single phrases."""
     seed: int = 11
@@ -114,7 +116,7 @@ def train(
         captions = [
             write_caption(np.flatnonzero(truth[:, i]), rng, templates) for i in range(len(rows))
         ]
-        singles = write_phrase_captions(rng, templates)
+        singles = write_phrase_captions(config.num_phrases, rng, templates)
         target = torch.from_numpy(fits([*captions, *singles], truth).T.astype(np.float32))
         pixels = _augmented(images[torch.from_numpy(rows)].float() / 255.0, rng)
         pixels = normalize(pixels).contiguous(memory_format=torch.channels_last)
@@ -131,7 +133,8 @@ def train(
         scale = model.logit_scale.exp()  # type: ignore[operator]
         count = len(captions)
         loss = multi_positive_loss(image_features, text_features[:count], scale, target[:, :count])
-        phrase_logits = scale * image_features @ text_features[count:].t() + state.phrase_bias
+        phrase_logits = scale * image_features @ text_features[count:].t()
+        phrase_logits = phrase_logits + state.phrase_bias[[c.phrase_ids[0] for c in singles]]
         loss = loss + config.phrase_weight * balanced_sigmoid_loss(phrase_logits, target[:, count:])
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()

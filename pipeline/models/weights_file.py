@@ -130,7 +130,20 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     return state, metadata
 
 
+def is_torchscript(path: Path) -> bool:
+    """Whether a file is a TorchScript archive, the container of OpenAI's CLIP releases."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(member.endswith("/constants.pkl") for member in archive.namelist())
+
+
 def _read_torch(path: Path) -> dict[str, Any]:
+    if is_torchscript(path):
+        raise WeightsError(
+            f"{path}: a TorchScript archive, expected a state dict; only CLIP's own files are read "
+            "in this form"
+        )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -142,14 +155,15 @@ def _read_torch(path: Path) -> dict[str, Any]:
             "never unpickled, because that runs code. Expected a state dict; if you trust the "
             "file, save its state dict alone in an environment of your own"
         ) from error
-    except RuntimeError as error:
-        if "TorchScript" in str(error) and zipfile.is_zipfile(path):
-            raise WeightsError(
-                f"{path}: a TorchScript archive, expected a state dict; only CLIP's own files are "
-                "read in this form"
-            ) from error
-        raise _damaged(path, error) from error
-    except (EOFError, ValueError, KeyError, IndexError, AttributeError, OSError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        ValueError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        OSError,
+    ) as error:
         raise _damaged(path, error) from error
     if not isinstance(state, Mapping):
         raise WeightsError(

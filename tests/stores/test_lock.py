@@ -1,5 +1,6 @@
 import os
 import socket
+import time
 
 import pytest
 
@@ -7,23 +8,22 @@ from stores.errors import StoreBusyError, StoreError
 from stores.lock import exclusive
 
 HOLD = """
-from stores.lock import exclusive
 from pathlib import Path
+from stores.lock import exclusive
 with exclusive(Path(path), wait=False):
-    os.write(done, b"x")
     signal.pause()
 """
 
 
 def _holder(start, path):
     """A process that holds the lock until it is killed."""
-    flag = path.with_name("held")
-    os.mkfifo(flag)
-    process = start(
-        HOLD.replace("done", "os.open(flag, os.O_WRONLY)"), path=str(path), flag=str(flag)
-    )
-    flag.read_bytes()
-    return process
+    process = start(HOLD, path=str(path))
+    for _ in range(1000):
+        if path.exists() and str(process.pid) in path.read_text():
+            return process
+        time.sleep(0.02)
+    process.kill()
+    pytest.fail("the process did not take the lock in 20 s")
 
 
 def test_the_second_is_told_who_holds_the_lock(start, tmp_path):

@@ -49,7 +49,7 @@ def test_a_bare_state_dict_gets_the_sampled_mean_of_w(tmp_path, generator, state
     assert torch.equal(loaded.latent_avg, again.latent_avg)
     with torch.no_grad():
         mean = generator.map(torch.randn(20_000, DIM)).mean(dim=0)
-    torch.testing.assert_close(loaded.latent_avg, mean, atol=0.05, rtol=0)
+    torch.testing.assert_close(loaded.latent_avg, mean, atol=0.2, rtol=0)
 
 
 def test_safetensors_carry_latent_avg_among_the_tensors(tmp_path, generator, state):

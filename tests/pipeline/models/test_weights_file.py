@@ -65,7 +65,7 @@ def test_a_wrong_digest_is_refused_naming_both(tmp_path):
 def test_code_in_a_pickle_is_refused_and_does_not_run(tmp_path, zipped):
     mark = tmp_path / "ran"
     data = saved({"a": TouchesFile(mark)}, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match=r"holds Python objects \(pathlib"):
+    with pytest.raises(WeightsError, match="holds Python objects"):
         read_weights(write(tmp_path, data))
     with pytest.raises(WeightsError, match="a Python pickle"):
         read_weights(write(tmp_path, pickle.dumps(TouchesFile(mark)), "network.pkl"))
