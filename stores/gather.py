@@ -8,9 +8,6 @@ from stores.formats import hdf5
 from stores.schema import KEY
 from stores.store import Store
 
-MAX_MAPPED_SHARDS = 256
-"""Shards mapped at once. Each holds a file descriptor; processes often have 1024."""
-
 
 class MappedShards:
     """Shards of a store, mapped when first asked for, the least used dropped beyond a limit.
@@ -19,17 +16,14 @@ class MappedShards:
     map one shard twice, and arrays in use keep their map alive.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, limit: int) -> None:
         self._store = store
+        self.limit = limit
         self._mapped: dict[int, dict[str, np.ndarray]] = {}
 
-    def __getstate__(self) -> Store:
+    def __reduce__(self) -> tuple[type["MappedShards"], tuple[Store, int]]:
         """Maps stay with their process."""
-        return self._store
-
-    def __setstate__(self, store: Store) -> None:
-        """Nothing is mapped in the new process."""
-        self.__init__(store)
+        return MappedShards, (self._store, self.limit)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
         """The columns of a shard, `key` among them; read only.
@@ -43,7 +37,7 @@ class MappedShards:
             path = self._store.layout.shard(number)
             columns = hdf5.map_shard(path, self._store.header.schema, entry.rows)
         self._mapped[number] = columns  # last: the order of use
-        while len(self._mapped) > MAX_MAPPED_SHARDS:
+        while len(self._mapped) > self.limit:
             self._mapped.pop(next(iter(self._mapped)), None)
         return columns
 

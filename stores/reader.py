@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stores.errors import KeyNotFoundError
-from stores.gather import MAX_MAPPED_SHARDS, MappedShards, gather_rows
+from stores.gather import MappedShards, gather_rows
 from stores.manifest import Manifest
 from stores.records import Reject
 from stores.schema import Schema
@@ -24,14 +24,19 @@ class StoreReader:
     pickled ones, open their own.
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Open the store in folder `path`.
+    def __init__(self, path: Path | str, *, max_mapped_shards: int = 256) -> None:
+        """Open a store.
+
+        Args:
+            path: Its folder.
+            max_mapped_shards: Shards mapped at once; each holds a file descriptor, of which a
+                process often has 1024.
 
         Raises:
             ManifestError: There is no store, or its manifest cannot be read.
         """
         self._store = Store.open(path)
-        self._shards = MappedShards(self._store)
+        self._shards = MappedShards(self._store, max_mapped_shards)
         lengths = [entry.rows for entry in self.manifest.shards.values()]
         self._ends = np.fromiter(accumulate(lengths), dtype=np.int64, count=len(lengths))
         self._starts = self._ends - np.array(lengths, dtype=np.int64)
@@ -107,12 +112,12 @@ class StoreReader:
             self.schema[name]
         shard = np.searchsorted(self._ends, wanted, side="right")
         touched = np.unique(shard)
-        if len(touched) <= MAX_MAPPED_SHARDS:
+        if len(touched) <= self._shards.limit:
             return self._gather(wanted, shard, touched, columns)
         # More shards than can be mapped at once: in parts, each with its own.
         result = {name: self._empty(name, len(wanted)) for name in columns}
-        for start in range(0, len(touched), MAX_MAPPED_SHARDS):
-            part = touched[start : start + MAX_MAPPED_SHARDS]
+        for start in range(0, len(touched), self._shards.limit):
+            part = touched[start : start + self._shards.limit]
             chosen = np.flatnonzero((shard >= part[0]) & (shard <= part[-1]))
             for name, values in self._gather(wanted[chosen], shard[chosen], part, columns).items():
                 result[name][chosen] = values

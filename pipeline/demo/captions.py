@@ -164,7 +164,7 @@ def write_caption(
             [", ".join(trailing[:-1]), trailing[-1]] if len(trailing) > 1 else trailing
         )
     if len(templates) and rng.random() < TEMPLATE_SHARE:
-        text = templates[rng.integers(len(templates))].replace("{}", core)
+        text = templates[int(rng.integers(len(templates)))].replace("{}", core)
     else:
         text = core if rng.random() < BARE_SHARE else f"{_article(core)} {core}"
     return Caption(text, tuple(kept))
@@ -186,7 +186,7 @@ def write_phrase_captions(
         subject = SUBJECTS[rng.integers(len(SUBJECTS))]
         core = f"{text} {subject}" if phrase.leading else f"{subject} with {text}"
         if len(templates) and rng.random() < TEMPLATE_SHARE:
-            core = templates[rng.integers(len(templates))].replace("{}", core)
+            core = templates[int(rng.integers(len(templates)))].replace("{}", core)
         captions.append(Caption(core, (int(number),)))
     return captions
 

@@ -5,6 +5,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.demo.train_autoencoder import ENCODER, Autoencoder
+from pipeline.models.layers import EqualLinear
 
 SKIPPED = ("num_batches_tracked", "attn_mask")
 
@@ -25,7 +26,9 @@ def centre_codes(model: Autoencoder, images: Tensor) -> Tensor:
     codes = torch.cat([model.encoder(batch)[:, 0] for batch in images.split(256)])
     mean = codes.mean(dim=0)
     # Every code is code 0 plus an offset of its own, so this bias reaches all of them.
-    model.encoder.styles[0].linear.bias -= mean / model.encoder.styles[0].linear.bias_gain
+    linear = model.encoder.get_submodule("styles.0.linear")
+    assert isinstance(linear, EqualLinear)
+    linear.bias.sub_(mean / linear.bias_gain)
     return mean
 
 

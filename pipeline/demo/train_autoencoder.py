@@ -169,8 +169,8 @@ def _loss(
 
 
 def _average_into(average: nn.Module, model: nn.Module, keep: float) -> None:
-    targets, sources = list(average.parameters()), list(model.parameters())
-    torch._foreach_lerp_([t.data for t in targets], [s.data for s in sources], 1 - keep)
+    for target, source in zip(average.parameters(), model.parameters(), strict=True):
+        target.lerp_(source, 1 - keep)
     for target, source in zip(average.buffers(), model.buffers(), strict=True):
         target.copy_(source)
 

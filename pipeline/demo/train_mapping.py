@@ -61,11 +61,11 @@ class _Discriminator(nn.Module):
 
 
 def train(
-    mapping: nn.Module,
+    mapping: nn.Sequential,
     codes: Tensor,
     config: MappingConfig,
     on_step: Callable[[int, dict[str, float]], None],
-) -> nn.Module:
+) -> nn.Sequential:
     """Fit `mapping` (z [N, D] -> w [N, D]) to `codes` [M, D] float32; returns the averaged network.
 
     Codes are compared in whitened coordinates, so that directions of small variance, which carry

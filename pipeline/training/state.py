@@ -1,5 +1,6 @@
 """What changes from step to step: weights, their average, and Adam's moments."""
 
+import copy
 from collections.abc import Iterator
 from typing import cast
 
@@ -45,9 +46,7 @@ class TrainingState:
         self._adam = torch.optim.Adam(self.live.parameters(), lr=recipe.learning_rate, fused=True)
         self._average: DeltaMapper | None = None
         if recipe.ema_decay:
-            self._average = DeltaMapper(config).to(device)
-            self._average.load_state_dict(self.live.state_dict())
-            self._average.requires_grad_(requires_grad=False)
+            self._average = copy.deepcopy(self.live).requires_grad_(requires_grad=False)
 
     @property
     def best(self) -> DeltaMapper:

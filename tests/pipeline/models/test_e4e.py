@@ -40,12 +40,22 @@ def test_codes_for_256_and_1024_px_have_parity(largest_encoder, recipe, compare)
 @pytest.mark.slow
 def test_feature_maps_have_parity(largest_encoder, recipe, compare):
     golden = recipe.golden("e4e_1024", whole=True)
+    taps = {}
+    hooks = [
+        largest_encoder.body[index].register_forward_hook(
+            lambda *call, name=name: taps.update({name: call[2]})
+        )
+        for name, index in {"c1": 6, "c2": 20}.items()
+    ]
     c3, p2, p1 = largest_encoder.features(recipe.smooth_image(5, 256))
-    for name, features in {"c3": c3, "p2": p2, "p1": p1}.items():
+    for hook in hooks:
+        hook.remove()
+    for name, features in {**taps, "c3": c3, "p2": p2, "p1": p1}.items():
         assert features.shape[1:] == tuple(golden[f"{name}_shape"][-3:])
         channel, row, column = golden[f"{name}_chw"].T
         compare(f"e4e_1024 {name}", features[0, channel, row, column], golden[f"{name}_values"])
         compare(f"e4e_1024 {name} mean", features.mean(), golden[f"{name}_mean"])
+        compare(f"e4e_1024 {name} std", features.std(correction=0), golden[f"{name}_std"])
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ def files(rows, split, widths):
         config = TrainConfig(recipe=recipe, steps=5, batch_size=8, eval_pairs=16)
         result = train_mapper(
             rows,
-            *split,
+            split[0],
+            split[1],
             config,
             widths=widths,
             save=saved.__setitem__,
@@ -76,7 +77,7 @@ def test_damaged_or_foreign_bytes_are_refused(files):
             from_bytes(wrong)
 
 
-def test_a_newer_format_is_refused(files, monkeypatch):
+def test_a_newer_format_is_refused(monkeypatch):
     monkeypatch.setattr("pipeline.training.checkpoint.FORMAT", 2)
     newer = to_bytes(Checkpoint(tensors={"x": torch.zeros(1)}, document={}))
     monkeypatch.undo()

@@ -35,6 +35,6 @@ def test_wrong_settings_are_refused_all_at_once():
     with pytest.raises(PipelineError, match=r"steps is 0.*learning_rate is -1"):
         TrainConfig(steps=0, learning_rate=-1.0)
     with pytest.raises(PipelineError, match="recipe is 'slow'"):
-        TrainConfig(recipe="slow")
+        TrainConfig(recipe="slow")  # pyright: ignore[reportArgumentType] - the point of the test
     with pytest.raises(PipelineError, match="one of them positive"):
         TrainConfig(mse_weight=0, cosine_weight=0)

@@ -68,26 +68,24 @@ def trainer(folder, settings, hang_after):
     )
 
 
+def wait_for(path, process):
+    while not path.exists():
+        assert process.poll() is None, "the trainer ended before it could be killed"
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("recipe", ["fast", "official"])
 def test_a_run_killed_and_resumed_gives_bit_for_bit_the_same_files(tmp_path, recipe):
     settings = {**CONFIG, "recipe": recipe}
-    whole = trainer(tmp_path / "whole", settings, hang_after=10_000)
-    killed = trainer(tmp_path / "killed", settings, hang_after=280)
-    checkpoint = tmp_path / "killed" / CHECKPOINT_NAME
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists():
-        assert time.monotonic() < deadline
-        assert killed.poll() is None
-        time.sleep(0.01)
-    time.sleep(0.1)
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.communicate()
+    with trainer(tmp_path / "killed", settings, hang_after=280) as killed:
+        wait_for(tmp_path / "killed" / CHECKPOINT_NAME, killed)
+        os.kill(killed.pid, signal.SIGKILL)
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / MAPPER_NAME).exists()
 
-    resumed = trainer(tmp_path / "killed", settings, hang_after=10_000)
-    for process in (whole, resumed):
-        output, _ = process.communicate(timeout=120)
+    for folder in ("whole", "killed"):
+        with trainer(tmp_path / folder, settings, hang_after=settings["steps"]) as process:
+            output, _ = process.communicate()
         assert process.returncode == 0
         # The process has loaded no generator, no CLIP and no image library.
         assert output.strip() == "[]"
@@ -103,8 +101,9 @@ def run(rows, split, widths, **settings):
     extra = {key: settings.pop(key) for key in ("resume", "made_from") if key in settings}
     result = train_mapper(
         rows,
-        *split,
-        TrainConfig(**{**CONFIG, **settings}),
+        train_rows=split[0],
+        eval_rows=split[1],
+        config=TrainConfig(**{**CONFIG, **settings}),
         widths=widths,
         save=saved.__setitem__,
         on_log=records.append,
@@ -115,8 +114,8 @@ def run(rows, split, widths, **settings):
 
 @pytest.mark.parametrize("policy", ["random", "nearest", "band"])
 def test_training_explains_held_out_changes_in_every_group(rows, split, widths, policy):
-    bounds = {} if policy == "random" else {"min_similarity": -0.9}
-    result, _, _ = run(rows, split, widths, pairs=PairConfig(policy=policy, **bounds))
+    pairs = PairConfig(policy=policy, min_similarity=-1.0 if policy == "random" else -0.9)
+    result, _, _ = run(rows, split, widths, pairs=pairs)
     assert set(result.fit.raw) == {"all", "coarse", "medium", "fine"}
     for fit in result.fit.scaled.values():
         assert fit.explained > 0.3
@@ -173,7 +172,7 @@ def test_a_diverging_run_stops_and_saves_nothing_of_it(rows, split, widths):
     saved = {}
     config = TrainConfig(**{**CONFIG, "learning_rate": 1e30, "checkpoint_every": 10})
     with pytest.raises(DivergedError, match="smaller learning_rate"):
-        train_mapper(rows, *split, config, widths=widths, save=saved.__setitem__)
+        train_mapper(rows, split[0], split[1], config, widths=widths, save=saved.__setitem__)
     assert MAPPER_NAME not in saved
 
 

@@ -1,0 +1,144 @@
+import shutil
+
+import h5py
+import pytest
+
+from stores.blobs import write_blob
+from stores.store import Store
+from stores.verify import verify_store
+
+
+@pytest.fixture(scope="module")
+def good(run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verify")
+    source = run.make_source(folder / "in", 40)
+    (source / "dead.png").symlink_to("nowhere")
+    run.main(str(source), str(folder / "t.store"), 10)
+    write_blob(Store.open(folder / "t.store"), "stats.npz", b"12345", {})
+    return folder / "t.store"
+
+
+@pytest.fixture
+def path(good, tmp_path):
+    return shutil.copytree(good, tmp_path / "t.store")
+
+
+def _found(path, *, full: bool) -> list[tuple[str, str]]:
+    return [(problem.file, problem.kind) for problem in verify_store(path, full=full)]
+
+
+def test_a_good_store_has_no_problems(path):
+    assert verify_store(path, full=False) == []
+    assert verify_store(path, full=True) == []
+
+
+@pytest.mark.parametrize("place", [0.02, 0.5, 0.9])
+def test_a_flipped_byte_is_found_wherever_it_is(path, place):
+    for file in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".lock"):
+        whole = file.read_bytes()
+        at = int(len(whole) * place)
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        assert verify_store(path, full=True) != [], f"byte {at} of {file}"
+        file.write_bytes(whole)
+    assert verify_store(path, full=True) == []
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_cut_shard_is_found(path, full):
+    shard = path / "shards" / "t-000001.h5"
+    shard.write_bytes(shard.read_bytes()[:-1])
+    assert _found(path, full=full) == [("shards/t-000001.h5", "size")]
+
+
+@pytest.mark.parametrize(
+    "name", ["shards/t-000001.h5", "inputs/t-000001.jsonl", "rejects/t-000001.jsonl"]
+)
+def test_a_missing_file_is_found(path, name):
+    (path / name).unlink()
+    assert (name, "missing") in _found(path, full=False)
+
+
+def test_a_missing_commit_mark_is_found(path):
+    (path / "entries" / "t-000001.json").unlink()
+    assert ("entries/t-000001.json", "missing") in _found(path, full=False)
+
+
+def test_a_missing_blob_and_a_missing_scan_record_are_found(path):
+    (path / "blobs" / "stats.npz").unlink()
+    (path / "rejects" / "scan.jsonl").unlink()
+    assert _found(path, full=True) == [
+        ("rejects/scan.jsonl", "account"),
+        ("blobs/stats.npz", "missing"),
+    ]
+
+
+def test_files_that_do_not_belong_are_found_and_left_alone(path):
+    (path / "shards" / "notes.txt").write_text("mine")
+    (path / "shards" / "t-000099.h5").write_text("never committed")
+    (path / "shards" / ".t-000098.h5.1-ab.tmp").write_text("killed")
+    assert _found(path, full=False) == [
+        ("shards/.t-000098.h5.1-ab.tmp", "leftover"),
+        ("shards/notes.txt", "extra"),
+        ("shards/t-000099.h5", "leftover"),
+    ]
+    assert (path / "shards" / "notes.txt").read_text() == "mine"
+
+
+def test_shards_that_changed_places_are_found(path):
+    first, second = path / "shards" / "t-000000.h5", path / "shards" / "t-000001.h5"
+    first.rename(path / "x")
+    second.rename(first)
+    (path / "x").rename(second)
+    kinds = {kind for _, kind in _found(path, full=True)}
+    assert kinds & {"digest", "size"}
+
+
+def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(path):
+    shard = path / "shards" / "t-000001.h5"
+    with h5py.File(shard, "r+") as file:
+        file["s"][0, 0, 0] = float("nan")
+        file.attrs["header"] = str(file.attrs["header"]).replace("c0ffee", "c0ffe3")
+    found = _found(path, full=True)
+    assert ("shards/t-000001.h5", "digest") in found or ("shards/t-000001.h5", "size") in found
+    Store.open(path).layout.entry(1).write_bytes(_entry_of(path, 1))
+    Store.open(path).consolidate()
+    (path / "manifest.json").unlink()
+    Store.open(path).consolidate()
+    found = _found(path, full=True)
+    assert ("shards/t-000001.h5", "values") in found
+    assert ("shards/t-000001.h5", "structure") in found
+
+
+def _entry_of(path, number: int) -> bytes:
+    """The commit mark that a forger would write: with the size and digest of the file there is."""
+    import hashlib
+    from dataclasses import replace
+
+    entry = Store.open(path).manifest.shards[number]
+    data = (path / "shards" / f"{entry.name}.h5").read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    return replace(entry, size_bytes=len(data), sha256=digest).to_bytes()
+
+
+def test_a_key_in_two_shards_is_found(run, path):
+    store = Store.open(path)
+    entry = store.manifest.shards[0]
+    for of in (store.layout.shard, store.layout.inputs, store.layout.rejects):
+        shutil.copy(of(0), of(9))
+    mark = store.layout.entry(0).read_text()
+    mark = mark.replace("t-000000", "t-000009").replace('"number": 0', '"number": 9')
+    store.layout.entry(9).write_text(mark)
+    found = _found(path, full=True)
+    assert found.count(("shards/t-000009.h5", "duplicate_key")) == entry.rows
+
+
+@pytest.mark.parametrize("data", [b"", b"{}", b"not json"])
+def test_a_damaged_manifest_is_a_problem_and_not_a_crash(path, data):
+    (path / "manifest.json").write_bytes(data)
+    assert _found(path, full=True) == [("manifest.json", "structure")]
+
+
+def test_verifying_changes_nothing(run, path):
+    before = run.digests(path)
+    verify_store(path, full=True)
+    assert run.digests(path) == before
