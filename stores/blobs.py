@@ -129,13 +129,15 @@ def _read_records(store: Store) -> dict[str, list[BlobRecord]]:
     path = store.layout.blob_list
     try:
         value = json.loads(path.read_bytes())
+        if value["sha256"] != _digest(value["blobs"]):
+            raise ManifestError(f"{path} was changed: its records have not its own digest")
         return {
             name: [BlobRecord(r["sha256"], r["bytes"], r["made_from"]) for r in records]
             for name, records in value["blobs"].items()
         }
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ManifestError(f"{path} cannot be read as a list of blobs: {error!r}") from error
 
 
@@ -144,7 +146,12 @@ def _write_records(store: Store, records: Mapping[str, list[BlobRecord]]) -> Non
         name: [{"sha256": r.sha256, "bytes": r.size_bytes, "made_from": r.made_from} for r in kept]
         for name, kept in sorted(records.items())
     }
-    write_atomic(store.layout.blob_list, json.dumps({"blobs": value}, indent=1).encode())
+    listed = {"sha256": _digest(value), "blobs": value}
+    write_atomic(store.layout.blob_list, json.dumps(listed, indent=1).encode())
+
+
+def _digest(value: Any) -> str:
+    return sha256_bytes(json.dumps(value, sort_keys=True).encode())
 
 
 def _corrupt(store: Store, name: str, found: str) -> ShardCorruptError:

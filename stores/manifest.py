@@ -148,6 +148,8 @@ class Manifest:
     """Inputs refused while listing the sources."""
     scan_duplicates: int = 0
     """Inputs left out because another has the same content."""
+    scan_sha256: str | None = None
+    """Digest of the file that lists those two; None when there is none."""
 
     @property
     def counts(self) -> Counts:
@@ -176,7 +178,11 @@ class Manifest:
         counts = self.counts
         head = self.header.to_json() | {
             "counts": asdict(counts),
-            "rejects": {"scan": self.scan_rejects, "duplicates": self.scan_duplicates},
+            "rejects": {
+                "scan": self.scan_rejects,
+                "duplicates": self.scan_duplicates,
+                "scan_sha256": self.scan_sha256,
+            },
         }
         lines = b",\n".join(entry.to_bytes() for entry in self.shards.values())
         body = json.dumps(head, indent=1).encode()
@@ -197,6 +203,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
             shards=in_order(ShardEntry.from_json(entry) for entry in value["shards"]),
             scan_rejects=int(value["rejects"]["scan"]),
             scan_duplicates=int(value["rejects"]["duplicates"]),
+            scan_sha256=value["rejects"]["scan_sha256"],
         )
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ManifestError(

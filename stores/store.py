@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from stores.atomic import make_folder, write_atomic
+from stores.checksum import sha256_file
 from stores.contents import is_store, leftovers, read_contents
 from stores.errors import FingerprintMismatchError, SchemaMismatchError, StoreError
 from stores.layout import Layout, manifest_path
@@ -178,7 +179,10 @@ class Store:
         """
         rejects, duplicates = self.scan_record()
         manifest = replace(
-            read_contents(self.path), scan_rejects=len(rejects), scan_duplicates=len(duplicates)
+            read_contents(self.path),
+            scan_rejects=len(rejects),
+            scan_duplicates=len(duplicates),
+            scan_sha256=sha256_file(self.layout.scan) if self.layout.scan.exists() else None,
         )
         data = manifest.to_bytes()
         path = manifest_path(self.path)

@@ -59,10 +59,20 @@ def verify_store(path: Path | str, *, full: bool) -> list[Problem]:
 def _check_manifest(store: Store) -> Iterator[Problem]:
     """`manifest.json` against the commit marks that it copies."""
     path = manifest_path(store.path)
-    listed = parse_manifest(path.read_bytes(), path).shards
-    for number, entry in listed.items():
-        mark = store.committed(number)
+    if not path.exists():
+        yield Problem("manifest.json", "missing", "a run makes it again from the shards")
+        return
+    data = path.read_bytes()
+    manifest = parse_manifest(data, path)
+    if manifest.to_bytes() != data:
+        yield Problem("manifest.json", "structure", "its text was changed after it was written")
+    for number, entry in manifest.shards.items():
         file = str(store.layout.entry(number).relative_to(store.path))
+        try:
+            mark = store.committed(number)
+        except ManifestError as error:
+            yield Problem(file, "structure", str(error))
+            continue
         if mark is None:
             yield Problem(file, "missing", "the manifest lists this shard; its commit mark is gone")
         elif mark != entry:
@@ -139,6 +149,9 @@ def _check_scan(store: Store) -> Iterator[Problem]:
     except ManifestError as error:
         yield Problem("rejects/scan.jsonl", "structure", str(error))
         return
+    path = store.layout.scan
+    if path.exists() and sha256_file(path) != store.manifest.scan_sha256:
+        yield Problem("rejects/scan.jsonl", "digest", "not the bytes that the manifest records")
     found = len(rejects), len(duplicates)
     listed = store.manifest.scan_rejects, store.manifest.scan_duplicates
     if found != listed:

@@ -120,7 +120,7 @@ def _entry_of(path, number: int) -> bytes:
     return replace(entry, size_bytes=len(data), sha256=digest).to_bytes()
 
 
-def test_a_key_in_two_shards_is_found(run, path):
+def test_a_key_in_two_shards_is_found(path):
     store = Store.open(path)
     entry = store.manifest.shards[0]
     for of in (store.layout.shard, store.layout.inputs, store.layout.rejects):

@@ -1,0 +1,193 @@
+"""Speed of a store, as ratios within one run: absolute figures follow the machine.
+
+`pytest -m bench -s tests/bench/bench_stores.py` prints one JSON line a measurement.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+
+import h5py
+import numpy as np
+import pytest
+
+from stores.checksum import sha256_file
+from stores.manifest import Header, Manifest, ShardEntry
+from stores.plan import ShardPlan, plan_shards
+from stores.reader import StoreReader
+from stores.schema import Column, Schema
+from stores.sources import Scan, SourceItem
+from stores.store import Store
+from stores.verify import verify_store
+from stores.writer import ShardWriter
+
+pytestmark = pytest.mark.bench
+
+SCHEMA = Schema((Column("clip", (512,), "float32"), Column("s", (6048,), "float32")))
+NUM_SHARDS, SHARD_ROWS = 12, 1024
+NUM_ROWS = NUM_SHARDS * SHARD_ROWS
+BATCH_ROWS, NUM_BATCHES, ROUNDS = 1024, 20, 5
+
+
+def _report(name: str, **figures: float) -> None:
+    print(json.dumps({"bench": name} | {k: round(v, 3) for k, v in figures.items()}))  # noqa: T201 - the result
+
+
+def _rows(number: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(number)
+    return {
+        column.name: rng.standard_normal((SHARD_ROWS, *column.shape), dtype="float32")
+        for column in SCHEMA.columns
+    }
+
+
+def _shard_plan(number: int) -> ShardPlan:
+    first = number * SHARD_ROWS
+    return ShardPlan(number, tuple(SourceItem(f"{first + i:08}.png") for i in range(SHARD_ROWS)))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Store:
+    """12,288 rows of the official width, 0.32 GB, in 12 shards."""
+    path = tmp_path_factory.mktemp("bench") / "a.store"
+    store = Store.create(path, schema=SCHEMA, fingerprints={"clip": "a", "s": "b"})
+    for number in range(NUM_SHARDS):
+        plan = _shard_plan(number)
+        writer = ShardWriter(store, plan)
+        writer.add([item.key for item in plan.items], _rows(number))
+        writer.commit()
+    store.consolidate()
+    return store
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _best(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+    """The best of some rounds, taken in turns so that a busy machine hits all alike."""
+    best = dict.fromkeys(works, float("inf"))
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            best[name] = min(best[name], _seconds(work))
+    return best
+
+
+def test_random_batches_against_npy_and_against_h5py(store, tmp_path):
+    """Design: at least 0.9 of numpy memmap `.npy`, at least 5 times h5py fancy indexing."""
+    reader = StoreReader(store.path)
+    names = SCHEMA.names
+    npy = {}
+    for name in names:
+        np.save(tmp_path / f"{name}.npy", reader.column(name))
+        npy[name] = np.load(tmp_path / f"{name}.npy", mmap_mode="r")
+    with h5py.File(tmp_path / "one.h5", "w") as one:
+        for name in names:
+            one.create_dataset(name, data=reader.column(name))
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, NUM_ROWS, BATCH_ROWS) for _ in range(NUM_BATCHES)]
+    unique = [np.unique(batch) for batch in batches[:2]]  # h5py takes rising numbers only
+    with h5py.File(tmp_path / "one.h5") as one:
+        best = _best(
+            {
+                "store": lambda: [reader.rows(batch, names) for batch in batches],
+                "npy": lambda: [[npy[name][batch] for name in names] for batch in batches],
+                "h5py": lambda: [[one[name][batch] for name in names] for batch in unique],
+            }
+        )
+    rows = NUM_BATCHES * BATCH_ROWS
+    rates = {
+        "store": rows / best["store"],
+        "npy": rows / best["npy"],
+        "h5py": sum(map(len, unique)) / best["h5py"],
+    }
+    _report(
+        "random batches",
+        store_rows_per_s=rates["store"],
+        over_npy=rates["store"] / rates["npy"],
+        over_h5py=rates["store"] / rates["h5py"],
+    )
+    assert rates["store"] >= 0.9 * rates["npy"]
+    assert rates["store"] >= 5 * rates["h5py"]
+
+
+def test_writing_against_tofile_with_fsync(store, tmp_path):
+    """Issue of stores: at least 0.7 of writing the same bytes with `tofile` and fsync."""
+    target = Store.create(tmp_path / "w.store", schema=SCHEMA, fingerprints={})
+    rows = _rows(0)
+    numbers = iter(range(1000))
+
+    def write_shard() -> None:
+        plan = _shard_plan(next(numbers))
+        writer = ShardWriter(target, plan)
+        writer.add([item.key for item in plan.items], rows)
+        writer.commit()
+
+    def write_raw() -> None:
+        with (tmp_path / f"raw-{next(numbers)}").open("wb") as file:
+            for array in rows.values():
+                array.tofile(file)
+            file.flush()
+            os.fsync(file.fileno())
+
+    best = _best({"store": write_shard, "raw": write_raw})
+    gigabytes = SHARD_ROWS * SCHEMA.row_bytes / 1e9
+    _report(
+        "writing",
+        store_gb_per_s=gigabytes / best["store"],
+        over_tofile=best["raw"] / best["store"],
+    )
+
+
+def test_full_verify_against_sha256_of_the_same_files(store):
+    """Issue of stores: at least 0.7."""
+    files = [path for path in store.path.rglob("*") if path.is_file()]
+    best = _best(
+        {
+            "verify": lambda: verify_store(store.path, full=True),
+            "sha256": lambda: [sha256_file(path) for path in files],
+        }
+    )
+    _report("full verify", over_sha256=best["sha256"] / best["verify"])
+
+
+def test_a_hundred_thousand_shards_open_and_plan(tmp_path):
+    """Design: a manifest of 10^5 shards opens in about a second and plans in seconds."""
+    store = Store.create(tmp_path / "m.store", schema=SCHEMA, fingerprints={})
+    manifest = _large_manifest(store.header, 100_000)
+    (store.path / "manifest.json").write_bytes(manifest.to_bytes())
+    for number in range(100_000):
+        store.layout.entry(number).touch()
+    opened: list[Store] = []
+    seconds_open = _seconds(lambda: opened.append(Store.open(store.path)))
+    listing = Scan([SourceItem(f"z{i:09}.png", "", 5, 5) for i in range(100_000)])
+    seconds_plan = _seconds(lambda: _plan_without_overlap(listing, opened[0]))
+    _report("100,000 shards", open_s=seconds_open, plan_s=seconds_plan)
+    assert seconds_open < 5
+    assert seconds_plan < 10
+
+
+def _plan_without_overlap(listing: Scan, store: Store) -> None:
+    assert plan_shards(listing, store, 1000).shards[0].number == 100_000
+
+
+def _large_manifest(header: Header, num_shards: int) -> Manifest:
+    shards = {
+        number: ShardEntry(
+            name=f"{header.name}-{number:06d}",
+            number=number,
+            rows=0,
+            rejects=0,
+            inputs=0,
+            size_bytes=1,
+            sha256="0" * 64,
+            inputs_sha256="e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+            first_key=f"{number:09}.png",
+            last_key=f"{number:09}.png",
+        )
+        for number in range(num_shards)
+    }
+    return Manifest(header=header, shards=shards)
