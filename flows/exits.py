@@ -1,14 +1,19 @@
 """Exit codes of `deltaedit`, and how errors become them.
 
-0 done; 1 done with something missing; 2 the call is wrong, nothing was written; 3 a store is
-damaged; 130/143 interrupted, run the same command again to resume.
+0 done; 1 failed, or done with something missing; 2 the call is wrong, nothing was written; 3 a
+store is damaged; 130/143 interrupted, run the same command again to resume.
 """
 
+import errno
+import os
 import signal
 import sys
 from types import FrameType
 
 import click
+
+from pipeline.errors import DivergedError, PipelineError
+from stores.errors import ManifestError, OutOfSpaceError, ShardCorruptError, StoreError
 
 DONE = 0
 INCOMPLETE = 1
@@ -21,41 +26,78 @@ TERMINATED = 143
 class Terminated(BaseException):
     """SIGTERM arrived; unwinds the stack so that open files close and locks are released."""
 
+    def __str__(self) -> str:
+        return "terminated; run the same command again to resume"
+
 
 class IncompleteError(Exception):
     """The work ended, but part of it is missing; the message says what."""
+
+
+# The first type that fits decides.
+_CODES: tuple[tuple[type[BaseException], int], ...] = (
+    (KeyboardInterrupt, INTERRUPTED),
+    (click.exceptions.Abort, INTERRUPTED),
+    (Terminated, TERMINATED),
+    (click.ClickException, WRONG_CALL),
+    (IncompleteError, INCOMPLETE),
+    (ShardCorruptError, DAMAGED_STORE),
+    (ManifestError, DAMAGED_STORE),
+    (OutOfSpaceError, INCOMPLETE),
+    (DivergedError, INCOMPLETE),
+    (StoreError, WRONG_CALL),
+    (PipelineError, WRONG_CALL),
+    (BrokenPipeError, INCOMPLETE),
+    (FileNotFoundError, WRONG_CALL),
+    (PermissionError, WRONG_CALL),
+    (NotADirectoryError, WRONG_CALL),
+    (IsADirectoryError, WRONG_CALL),
+)
+_FAILED_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+def run_to_exit_code(command: click.Command) -> int:
+    """Run a click command and turn what it raises into an exit code and one clear message.
+
+    Defects of the program itself keep their traceback.
+    """
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        result = command.main(standalone_mode=False)
+        sys.stdout.flush()
+    except BaseException as error:
+        code = _code_of(error)
+        if code is None:
+            raise
+        _explain(error)
+        return code
+    return result if isinstance(result, int) else DONE
 
 
 def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
     raise Terminated
 
 
-def run_to_exit_code(command: click.Command) -> int:
-    """Run a click command and turn what it raises into an exit code and one clear message."""
-    from pipeline.errors import PipelineError
-    from stores.errors import ManifestError, ShardCorruptError, StoreError
-
-    signal.signal(signal.SIGTERM, _on_sigterm)
-    try:
-        result = command.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        return _say("interrupted; run the same command again to resume", INTERRUPTED)
-    except KeyboardInterrupt:
-        return _say("interrupted; run the same command again to resume", INTERRUPTED)
-    except Terminated:
-        return _say("terminated; run the same command again to resume", TERMINATED)
-    except click.ClickException as error:
-        error.show()
-        return WRONG_CALL
-    except IncompleteError as error:
-        return _say(str(error), INCOMPLETE)
-    except (ShardCorruptError, ManifestError) as error:
-        return _say(f"Error: {error}", DAMAGED_STORE)
-    except (StoreError, PipelineError, FileNotFoundError, PermissionError) as error:
-        return _say(f"Error: {error}", WRONG_CALL)
-    return result if isinstance(result, int) else DONE
-
-
-def _say(message: str, code: int) -> int:
-    print(message, file=sys.stderr)  # noqa: T201 - the last word of a command
+def _code_of(error: BaseException) -> int | None:
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    if code is None and isinstance(error, OSError) and error.errno in _FAILED_DISK:
+        return INCOMPLETE
     return code
+
+
+def _explain(error: BaseException) -> None:
+    if isinstance(error, BrokenPipeError):
+        # The reader left (`| head`): the interpreter must not try to flush into the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif isinstance(error, click.ClickException):
+        error.show()
+    elif isinstance(error, KeyboardInterrupt | click.exceptions.Abort):
+        _say("interrupted; run the same command again to resume")
+    elif isinstance(error, Terminated | IncompleteError):
+        _say(str(error))
+    else:
+        _say(f"Error: {error}")
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)  # noqa: T201 - the last word of a command

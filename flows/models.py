@@ -1,17 +1,26 @@
 """From options to loaded models: which files, loaded once per process, and their fingerprints."""
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flows.config import models_folder
-from pipeline.encoding import Encoders
-from pipeline.errors import WeightsError
+from pipeline.errors import PipelineError, WeightsError
 from pipeline.models.registry import ModelSet, model_set
+
+if TYPE_CHECKING:
+    # The trainer reads a store's `ModelOptions` and must not load the models' own modules.
+    from pipeline.encoding import Encoders
+    from pipeline.models.clip import ClipModel
 
 COLUMNS = ("clip", "w_plus", "s")
 CLIP_PRES = ("official", "box7")
+PHOTO = "photo"
+"""Image source of a store whose images were read from files."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,12 +58,27 @@ class ModelOptions:
             wrong.append(f"clip_pre: {self.clip_pre!r} is none of {CLIP_PRES}")
         if self.precision not in PRECISIONS:
             wrong.append(f"precision: {self.precision!r} is none of {PRECISIONS}")
+        if not DEVICE.fullmatch(self.device):
+            wrong.append(f"device: {self.device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
         if not (self.models or self.clip or self.encoder or self.generator):
             wrong.append(
                 "models: name a set (--models avatar) or the files (--clip, --encoder ...)"
             )
         if wrong:
             raise ValueError("; ".join(wrong))
+
+    def needed(self, *, sampled: bool) -> frozenset[str]:
+        """The kinds of model that the columns take: clip, encoder, generator.
+
+        Args:
+            sampled: whether images are drawn by the generator instead of read.
+        """
+        codes = bool({"w_plus", "s"} & set(self.columns))
+        # box7 shows CLIP what e4e sees, so it asks for e4e even where no code is wanted.
+        inverts = not sampled and (codes or self.clip_pre == "box7")
+        kinds = {"clip"} if "clip" in self.columns else set()
+        kinds |= {"encoder"} if inverts else set()
+        return frozenset(kinds | ({"generator"} if codes or sampled or inverts else set()))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,43 +94,45 @@ class ModelFiles:
     """The domain's neutral word for text directions."""
 
 
-def find_files(options: ModelOptions) -> ModelFiles:
+def find_files(options: ModelOptions, *, sampled: bool = False) -> ModelFiles:
     """Resolve names to files, checking that every file that the columns need is there.
+
+    Args:
+        options: models as the user names them.
+        sampled: whether images are drawn by the generator instead of read.
 
     Raises:
         WeightsError: naming each missing model, where it was looked for and how to give it.
-
     """
     known = model_set(options.models) if options.models else ModelSet()
     folder = models_folder()
     clip_name, clip_weights = known.clip_name, known.clip_path(folder)
-    clip_config = known.clip_config
     if options.clip:
         clip_name, _, weights = options.clip.partition(":")
         clip_weights = Path(weights) if weights else known.clip_path(folder, clip_name)
-        clip_config = None
     files = ModelFiles(
         clip_name=clip_name,
         clip_weights=clip_weights,
-        clip_config=clip_config,
+        clip_config=known.clip_config if clip_name == known.clip_name else None,
         encoder=options.encoder or known.encoder_path(folder),
         generator=options.generator or known.generator_path(folder),
         neutral=known.neutral,
     )
-    _check(files, options)
+    _check(files, options, sampled=sampled)
     return files
 
 
-def _check(files: ModelFiles, options: ModelOptions) -> None:
-    needed: list[tuple[str, Path | None]] = []
-    if "clip" in options.columns:
-        needed.append(("--clip MODEL:WEIGHTS", files.clip_weights))
-    if {"w_plus", "s"} & set(options.columns):
-        needed += [("--encoder", files.encoder), ("--generator", files.generator)]
+def _check(files: ModelFiles, options: ModelOptions, *, sampled: bool) -> None:
+    given = {
+        "clip": ("--clip MODEL:WEIGHTS", files.clip_weights),
+        "encoder": ("--encoder", files.encoder),
+        "generator": ("--generator", files.generator),
+    }
+    needed = options.needed(sampled=sampled)
     missing = [
         f"{option}: " + (f"no file {path}" if path else "not given")
-        for option, path in needed
-        if path is None or not path.is_file()
+        for kind, (option, path) in given.items()
+        if kind in needed and (path is None or not path.is_file())
     ]
     if missing:
         raise WeightsError(
@@ -121,15 +147,19 @@ def choose_device(device: str) -> str:
     """``auto`` -> the first CUDA device, else the CPU.
 
     Raises:
-        ValueError: CUDA was asked for and is not there.
-
+        PipelineError: a CUDA device was asked for and is not there.
     """
     import torch
 
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device {device}: this machine has no CUDA device; use --device cpu")
+    if device.startswith("cuda"):
+        number = int(device.partition(":")[2] or 0)
+        if number >= torch.cuda.device_count():
+            raise PipelineError(
+                f"device {device}: this machine has {torch.cuda.device_count()} CUDA devices; "
+                "use --device auto or --device cpu"
+            )
     return device
 
 
@@ -137,7 +167,7 @@ def choose_device(device: str) -> str:
 class LoadedModels:
     """Frozen models and the digests of the files that they came from."""
 
-    encoders: Encoders
+    encoders: "Encoders"
     encoder_sha256: str | None
     generator_sha256: str | None
     neutral: str
@@ -151,52 +181,59 @@ class LoadedModels:
             image_source: what is encoded: ``photo`` or ``sampled(truncation=...)``.
 
         """
-        photo = image_source == "photo"
+        encoders = self.encoders
         generator = f"stylegan2 sha256={self.generator_sha256}"
-        codes = f"e4e sha256={self.encoder_sha256}" if photo else generator
+        codes = generator
+        if image_source == PHOTO:
+            # An e4e file without average latent takes the generator's.
+            codes = f"e4e sha256={self.encoder_sha256} for {generator}"
         lines = {"w_plus": f"{codes} precision=float32 images={image_source}"}
-        if self.encoders.generator is not None:
-            layout = self.encoders.generator.layout
+        if encoders.generator is not None:
+            layout = encoders.generator.layout
             lines["s"] = f"{lines['w_plus']} affine {generator} layout={list(layout.widths)}"
-        if self.encoders.clip is not None:
-            clip = self.encoders.clip
+        if encoders.clip is not None:
+            clip = encoders.clip
             lines["clip"] = (
                 f"{clip.name} sha256={clip.sha256} pre={options.clip_pre} "
                 f"precision={clip.precision} images={image_source}"
             )
-            if not photo:
+            if image_source != PHOTO:
                 lines["clip"] += f" rendered by {generator}"
+            elif options.clip_pre == "box7" and encoders.e4e is not None:
+                seen = encoders.e4e.encoder.config
+                lines["clip"] += f" fitted to {seen.input_height} x {seen.input_width} px"
         return {column: lines[column] for column in options.columns}
 
 
-@lru_cache(maxsize=2)
-def load_models(options: ModelOptions) -> LoadedModels:
+def load_models(options: ModelOptions, *, sampled: bool = False) -> LoadedModels:
     """The frozen models, loaded once per process and shared by all its shards.
+
+    Args:
+        options: models as the user names them.
+        sampled: whether images are drawn by the generator instead of read; no encoder is then
+            needed.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another architecture.
-        ValueError: the device is not there.
-
+        PipelineError: the device is not there.
     """
-    from pipeline.models.clip import load_clip
+    return _load(options, sampled)
+
+
+@lru_cache(maxsize=2)
+def _load(options: ModelOptions, sampled: bool) -> LoadedModels:  # noqa: FBT001 - a cache key
+    from pipeline.encoding import Encoders
     from pipeline.models.weights import load_e4e, load_generator
 
-    files = find_files(options)
+    files = find_files(options, sampled=sampled)
+    needed = options.needed(sampled=sampled)
     device = choose_device(options.device)
-    clip = e4e = generator = None
-    encoder_sha256 = generator_sha256 = None
-    if files.clip_weights and files.clip_name and "clip" in options.columns:
-        clip = load_clip(
-            files.clip_name,
-            files.clip_weights,
-            model_config=files.clip_config,
-            device=device,
-            precision=options.precision,  # pyright: ignore[reportArgumentType] - checked above
-        )
-    if files.generator and {"w_plus", "s"} & set(options.columns):
+    clip = _load_clip(files, options, device) if "clip" in needed else None
+    e4e = generator = encoder_sha256 = generator_sha256 = None
+    if "generator" in needed and files.generator is not None:
         generator, info = load_generator(files.generator)
         generator, generator_sha256 = generator.to(device), info.sha256
-        if files.encoder:
+        if "encoder" in needed and files.encoder is not None:
             e4e, info = load_e4e(files.encoder, generator)
             e4e, encoder_sha256 = e4e.to(device), info.sha256
     return LoadedModels(
@@ -209,4 +246,18 @@ def load_models(options: ModelOptions) -> LoadedModels:
         encoder_sha256=encoder_sha256,
         generator_sha256=generator_sha256,
         neutral=files.neutral,
+    )
+
+
+def _load_clip(files: ModelFiles, options: ModelOptions, device: str) -> "ClipModel":
+    from pipeline.models.clip import load_clip
+
+    assert files.clip_name is not None
+    assert files.clip_weights is not None
+    return load_clip(
+        files.clip_name,
+        files.clip_weights,
+        model_config=files.clip_config,
+        device=device,
+        precision=options.precision,  # pyright: ignore[reportArgumentType] - checked above
     )

@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-from flows.commands.options import JSON, checked, model_options, take_model_options
+from flows.commands.options import (
+    JSON,
+    checked,
+    model_options,
+    print_result,
+    take_model_options,
+)
 
 
 @click.command()
@@ -37,10 +43,9 @@ def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **op
             )
         )
     if as_json:
-        import json
         from dataclasses import asdict
 
-        click.echo(json.dumps([asdict(finding) for finding in findings]))
+        print_result({"findings": [asdict(finding) for finding in findings]}, as_json=True)
     else:
         for finding in findings:
             click.echo(f"{finding.level:<8} {finding.topic}: {finding.text}")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import JSON, RUN, checked, print_result
+from flows.commands.options import DRY_RUN, JSON, RUN, checked, print_result, show_config
 
 
 @click.command()
@@ -15,18 +15,32 @@ from flows.commands.options import JSON, RUN, checked, print_result
     "--image",
     "images",
     multiple=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="An image file; may be repeated.",
 )
 @click.option("--neutral", help="The word the targets differ from (default: the domain's).")
-@click.option("--strength", type=float, default=1.0, show_default=True)
+@click.option(
+    "--strength",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Multiple of the predicted change; negative for the opposite.",
+)
 @click.option("--threshold", type=float, help="Relevance mask on the raw direction (0.03).")
 @click.option("--top-k", type=int, help="Instead of a threshold: channels that may change.")
-@click.option("--method", type=click.Choice(["deltaedit"]), default="deltaedit", show_default=True)
+@click.option(
+    "--method",
+    type=click.Choice(["deltaedit"]),
+    default="deltaedit",
+    show_default=True,
+    help="How codes are edited; deltaedit is the run's Delta Mapper.",
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The picture (PNG).")
 @JSON
+@DRY_RUN
 def command(
     run: Path,
+    *,
     texts: tuple[str, ...],
     keys: tuple[str, ...],
     images: tuple[Path, ...],
@@ -34,10 +48,10 @@ def command(
     strength: float,
     threshold: float | None,
     top_k: int | None,
-    *,
     method: str,
     out: Path,
     as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Edit rows of the store or image files with the mapper of RUN.
 
@@ -46,7 +60,8 @@ def command(
     from flows.config import go_offline
 
     go_offline()
-    from flows.steps.edit import EditConfig, edit
+    from flows.steps.edit import EditConfig, check_edit, edit
+    from flows.steps.output import write_config_beside
     from flows.steps.sheets import write_picture
 
     config = checked(
@@ -61,6 +76,11 @@ def command(
         top_k=top_k,
         method=method,
     )
+    show_config(config)
+    check_edit(config)
+    if dry_run:
+        return
     edits = edit(config)
     write_picture(out, edits.grid)
+    write_config_beside(out, config, edits=edits.table)
     print_result({"picture": str(out), "edits": edits.table}, as_json=as_json)

@@ -4,15 +4,25 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import JSON, RUN, checked, print_result, show_config
+from flows.commands.options import DRY_RUN, JSON, RUN, checked, print_result, show_config
 
 
 @click.command()
 @RUN
-@click.option("--pairs", "num_pairs", type=click.IntRange(min=1), default=2048, show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), help="Folder (default: RUN).")
+@click.option(
+    "--pairs",
+    "num_pairs",
+    type=click.IntRange(min=1),
+    default=2048,
+    show_default=True,
+    help="Held-out pairs to average over.",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: RUN)."
+)
 @JSON
-def command(run: Path, num_pairs: int, out: Path | None, *, as_json: bool) -> None:
+@DRY_RUN
+def command(run: Path, num_pairs: int, out: Path | None, *, as_json: bool, dry_run: bool) -> None:
     """Compare predicted and true S differences of held-out pairs, per group of layers.
 
     Example: deltaedit evaluate faces.run
@@ -24,4 +34,6 @@ def command(run: Path, num_pairs: int, out: Path | None, *, as_json: bool) -> No
 
     config = checked(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs)
     show_config(config)
+    if dry_run:
+        return
     print_result(evaluate(config), as_json=as_json)

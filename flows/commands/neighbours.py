@@ -5,15 +5,19 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import JSON, SHEET, STORE
+from flows.commands.options import JSON, SHEET, STORE, print_result
 
 
 @click.command()
 @STORE
 @click.option("--key", help="A key of the store.")
-@click.option("--image", type=click.Path(exists=True, path_type=Path), help="An image file.")
+@click.option(
+    "--image", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="An image file."
+)
 @click.option("--text", help="A text, for example 'face with glasses'.")
-@click.option("-k", "count", type=click.IntRange(min=1), default=8, show_default=True)
+@click.option(
+    "-k", "count", type=click.IntRange(min=1), default=8, show_default=True, help="Rows to show."
+)
 @SHEET
 @JSON
 def command(
@@ -40,9 +44,7 @@ def command(
     vector = query_vector(store, key=key, image=image, text=text)
     found = find_neighbours(store, vector, count)
     if as_json:
-        import json
-
-        click.echo(json.dumps([asdict(neighbour) for neighbour in found]))
+        print_result({"neighbours": [asdict(neighbour) for neighbour in found]}, as_json=True)
     else:
         for neighbour in found:
             click.echo(f"{neighbour.similarity:.4f}  {neighbour.key}")

@@ -8,8 +8,20 @@ from typing import Any
 
 import click
 
-STORE = click.argument("store", type=click.Path(path_type=Path))
-RUN = click.argument("run", type=click.Path(path_type=Path))
+
+def _existing_store(_context: click.Context, _parameter: click.Parameter, path: Path) -> Path:
+    from stores.contents import is_store
+
+    if not is_store(path):
+        raise click.UsageError(
+            f"{path} is not a store: it has no manifest.json. Check the path, or make the store "
+            f"with: deltaedit precompute SOURCE... {path}"
+        )
+    return path
+
+
+STORE = click.argument("store", type=click.Path(path_type=Path), callback=_existing_store)
+RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all choices.")
@@ -88,8 +100,14 @@ def print_result(result: dict[str, Any], *, as_json: bool) -> None:
         return
     width = max((len(name) for name in result), default=0)
     for name, value in result.items():
-        text = ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        click.echo(f"{name:<{width}}  {text}")
+        lines = value if isinstance(value, list | tuple) else [value]
+        for place, line in enumerate(lines or ["-"]):
+            click.echo(f"{'' if place else name:<{width}}  {_flat(line)}")
+
+
+def _flat(value: Any) -> Any:
+    is_table = isinstance(value, dict)
+    return ", ".join(f"{name} {item}" for name, item in value.items()) if is_table else value
 
 
 def start_logging() -> None:

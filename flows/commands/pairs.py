@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import JSON, SEED, SHEET, STORE, checked
+from flows.commands.options import JSON, SEED, SHEET, STORE, checked, print_result, show_config
 
 
 @click.command()
@@ -18,9 +18,23 @@ from flows.commands.options import JSON, SEED, SHEET, STORE, checked
     help="random is the paper's; nearest draws among the k nearest; band between two similarities.",
 )
 @click.option("--num-neighbours", type=int, default=16, show_default=True, help="k of nearest.")
-@click.option("--min-similarity", type=float, default=-1.0, show_default=True)
-@click.option("--max-similarity", type=float, default=1.0, show_default=True)
-@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True)
+@click.option(
+    "--min-similarity",
+    type=float,
+    default=-1.0,
+    show_default=True,
+    help="Least CLIP cosine of a pair (nearest and band).",
+)
+@click.option(
+    "--max-similarity",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Largest CLIP cosine of a pair (nearest and band).",
+)
+@click.option(
+    "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Pairs to draw."
+)
 @SEED
 @click.option("--out", type=click.Path(path_type=Path), help="Write the pairs as a table here.")
 @SHEET
@@ -43,9 +57,9 @@ def command(
     Example: deltaedit pairs faces.store --policy nearest --count 12 --sheet pairs.png
     """
     from flows.config import go_offline
+    from flows.steps.output import write_config_beside, write_output
     from flows.steps.pairs import as_lines, draw_pairs
     from pipeline.pairs import PairConfig
-    from stores.atomic import write_atomic
 
     go_offline()
     config = checked(
@@ -56,15 +70,16 @@ def command(
         max_similarity=max_similarity,
         seed=seed,
     )
+    resolved = {"store": store, "count": count, "pairs": config}
+    show_config(resolved)
     pairs = draw_pairs(store, config, count)
     if as_json:
-        import json
-
-        click.echo(json.dumps([asdict(pair) for pair in pairs]))
+        print_result({"pairs": [asdict(pair) for pair in pairs]}, as_json=True)
     elif out is None:
         click.echo(as_lines(pairs), nl=False)
     if out is not None:
-        write_atomic(out, as_lines(pairs).encode())
+        write_output(out, as_lines(pairs).encode())
+        write_config_beside(out, resolved)
         click.echo(out, err=True)
     if sheet is not None:
         from flows.steps.sheets import pair_sheet, write_picture

@@ -30,7 +30,7 @@ from flows.commands.options import (
 @click.option(
     "--max-reject-rate", type=float, default=0.05, show_default=True, help="Above it: exit code 1."
 )
-@click.option("--retry-rejects", is_flag=True, help="Redo only what was rejected before.")
+@click.option("--retry-rejects", is_flag=True, help="Try again what was rejected before.")
 @click.option("--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect.")
 @JSON
 @DRY_RUN
@@ -87,7 +87,8 @@ def _run_with_progress(config: Any) -> Any:
     from flows.steps.precompute import precompute
     from flows.steps.progress import Progress
 
-    with Progress("precompute", 0, unit="images") as progress:
+    # Off a terminal every call is a line, and there is one a shard.
+    with Progress("precompute", 0, unit="images", every_s=0.0) as progress:
 
         def show(done: int, total: int) -> None:
             progress.total = total
@@ -100,8 +101,8 @@ def _preview(config: Any) -> dict[str, Any]:
     from flows.models import find_files
     from flows.steps.precompute import scan
 
-    files = find_files(config.models)
     found = scan(config)
+    files = find_files(config.models, sampled=config.sampled is not None)
     return {
         "inputs": len(found.items) + len(found.rejects) + len(found.duplicates),
         "to encode": len(found.items),

@@ -27,6 +27,7 @@ def command(
 
     Example: deltaedit relevance faces.store --method regressed --out rs.npz
     """
+    from flows.steps.output import write_config_beside
     from flows.steps.relevance import RelevanceRun, estimate_relevance, write_npz
     from pipeline.pairs import RelevanceConfig
 
@@ -42,4 +43,9 @@ def command(
     rs = estimate_relevance(config)
     if out is not None:
         write_npz(out, rs)
-    print_result({"store": str(store), "shape": list(rs.shape)}, as_json=as_json)
+        write_config_beside(out, config)
+    channels, clip_dim = rs.shape
+    print_result(
+        {"store": str(store), "method": method, "channels": channels, "clip_dim": clip_dim},
+        as_json=as_json,
+    )

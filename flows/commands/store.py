@@ -21,7 +21,10 @@ def command() -> None:
 @STORE
 @JSON
 def info(store: Path, *, as_json: bool) -> None:
-    """What STORE holds: columns, counts, fingerprints, rejects by reason."""
+    """What STORE holds: columns, counts, fingerprints, rejects by reason.
+
+    Example: deltaedit store info faces.store
+    """
     from stores.reader import StoreReader
 
     reader = StoreReader(store)
@@ -48,7 +51,10 @@ def info(store: Path, *, as_json: bool) -> None:
 @click.option("--quick", is_flag=True, help="Sizes and structure only, no digests and values.")
 @JSON
 def verify(store: Path, *, quick: bool, as_json: bool) -> int:
-    """Check STORE against its manifest; exit code 3 where anything is wrong."""
+    """Check STORE against its manifest; exit code 3 where anything is wrong.
+
+    Example: deltaedit store verify faces.store
+    """
     from stores.verify import verify_store
 
     problems = verify_store(store, full=not quick)

@@ -36,9 +36,25 @@ from flows.commands.options import (
     help="How pairs are drawn.",
 )
 @click.option("--num-neighbours", type=int, default=16, show_default=True, help="k of nearest.")
-@click.option("--min-similarity", type=float, default=-1.0, show_default=True)
-@click.option("--max-similarity", type=float, default=1.0, show_default=True)
-@click.option("--resume", is_flag=True, help="Go on from RUN's checkpoint.")
+@click.option(
+    "--min-similarity",
+    type=float,
+    default=-1.0,
+    show_default=True,
+    help="Least CLIP cosine of a pair (nearest and band).",
+)
+@click.option(
+    "--max-similarity",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Largest CLIP cosine of a pair (nearest and band).",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Accept RUN if it is finished, too; an interrupted run is always continued.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i].")
 @SEED
 @JSON
@@ -46,6 +62,7 @@ from flows.commands.options import (
 def command(
     store: Path,
     run: Path,
+    *,
     recipe: str,
     steps: int | None,
     batch_size: int | None,
@@ -53,7 +70,6 @@ def command(
     num_neighbours: int,
     min_similarity: float,
     max_similarity: float,
-    *,
     resume: bool,
     device: str,
     seed: int,
@@ -70,7 +86,7 @@ def command(
 
     go_offline()
     start_logging()
-    from flows.steps.train import TrainRun, train
+    from flows.steps.train import TrainRun, find_rows, train
     from pipeline.pairs import PairConfig
     from pipeline.training import Record, TrainConfig
 
@@ -90,6 +106,9 @@ def command(
     )
     show_config(config)
     if dry_run:
+        rows = find_rows(store)
+        splits = {"train rows": len(rows.train), "held-out rows": len(rows.held_out)}
+        print_result(splits, as_json=as_json)
         return
 
     def show(record: Record) -> None:

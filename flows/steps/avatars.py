@@ -10,8 +10,9 @@ import numpy as np
 
 from pipeline.demo.avatars import draw_avatar
 from pipeline.demo.captions import write_truthful_caption
+from pipeline.errors import PipelineError
 from pipeline.images import encode_png
-from stores.atomic import replacing
+from stores.atomic import make_folder, replacing
 
 ATTRIBUTES = "attributes.jsonl"
 CHUNK = 64
@@ -33,23 +34,46 @@ def write_avatars(
     Returns:
         The path of ``attributes.jsonl``.
 
+    Raises:
+        PipelineError: the folder has pictures that do not belong to the series.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
+    _refuse_others(out, count)
     lines: list[str] = []
+    render = partial(_render, out, seed)
     with ProcessPoolExecutor(num_workers) as pool:
-        render = partial(_render, out, seed)
-        for line in pool.map(render, range(count), chunksize=CHUNK):
-            lines.append(line)
-            on_progress(1)
+        try:
+            for line in pool.map(render, range(count), chunksize=CHUNK):
+                lines.append(line)
+                on_progress(1)
+        except BaseException:
+            # Without this an interrupt would first render all that is left.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     target = out / ATTRIBUTES
     with replacing(target) as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return target
 
 
+def _refuse_others(out: Path, count: int) -> None:
+    """A picture without a line in the listing would be encoded and could not be explained."""
+    ours = {_key(index) for index in range(count)}
+    others = sorted(path.name for path in out.glob("*.png") if path.name not in ours)
+    if others:
+        raise PipelineError(
+            f"{out} has {len(others)} pictures that are none of the {count} avatars asked for, "
+            f"such as {others[0]}; give a new folder"
+        )
+
+
+def _key(index: int) -> str:
+    return f"avatar-{index:06d}.png"
+
+
 def _render(out: Path, seed: int, index: int) -> str:
     avatar = draw_avatar(seed, index)
-    key = f"avatar-{index:06d}.png"
+    key = _key(index)
     (out / key).write_bytes(encode_png(avatar.pixels()))
     record = {
         "key": key,

@@ -6,14 +6,16 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 
 from flows.config import models_folder, num_cpus
-from flows.models import choose_device, find_files, load_models
+from flows.models import LoadedModels, choose_device, load_models
 from flows.schemas import store_schema
-from flows.steps.precompute import PrecomputeConfig, scan
+from flows.steps.precompute import PrecomputeConfig, open_store, scan
 from flows.steps.reading import read_and_decode
-from pipeline.encoding import encode_images
+from pipeline.encoding import encode_images, encode_sampled
 from pipeline.errors import PipelineError
 from pipeline.models.registry import find_models
+from stores.contents import is_store
 from stores.errors import StoreError
+from stores.sources import Scan
 
 PROBE_IMAGES = 32
 OK, WARNING, PROBLEM = "ok", "warning", "problem"
@@ -54,38 +56,66 @@ def check_machine() -> list[Finding]:
 
 def check_run(config: PrecomputeConfig) -> list[Finding]:
     """Inputs, models, time and bytes of one precompute run; encodes a few images as a probe."""
-    findings: list[Finding] = []
     try:
-        find_files(config.models)
         found = scan(config)
+        models = load_models(config.models, sampled=config.sampled is not None)
     except (PipelineError, StoreError) as error:
         return [Finding(PROBLEM, "run", str(error))]
-    findings.append(
-        Finding(
-            OK,
-            "inputs",
-            f"{len(found.items)} to encode, {len(found.rejects)} unreadable, "
-            f"{len(found.duplicates)} duplicates",
-        )
+    inputs = Finding(
+        OK,
+        "inputs",
+        f"{len(found.items)} to encode, {len(found.rejects)} unreadable, "
+        f"{len(found.duplicates)} duplicates",
     )
-    models = load_models(config.models)
+    return [
+        inputs,
+        _check_store(config, models),
+        _check_disk(config, models, len(found.items)),
+        *_check_speed(config, models, found),
+    ]
+
+
+def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
+    if not is_store(config.store):
+        return Finding(OK, "store", f"{config.store} will be made")
+    try:
+        store = open_store(config, models)
+    except StoreError as error:
+        return Finding(PROBLEM, "store", str(error))
+    counts = store.manifest.counts
+    return Finding(OK, "store", f"{config.store} goes on from {counts.inputs} inputs")
+
+
+def _check_disk(config: PrecomputeConfig, models: LoadedModels, num_items: int) -> Finding:
     schema = store_schema(models.encoders, config.models.columns)
-    size_bytes = len(found.items) * sum(c.row_bytes for c in schema.columns)
+    size_bytes = num_items * schema.row_bytes
     home = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(home).free
     level = OK if free_bytes > SPARE_SHARE * size_bytes else PROBLEM
-    findings.append(
-        Finding(level, "disk", f"needs {size_bytes / 1e9:.2f} GB, {free_bytes / 1e9:.1f} GB free")
-    )
-    decoded = [read_and_decode(item) for item in found.items[:PROBE_IMAGES] if item.path]
-    pixels = [image.pixels for image in decoded if image.pixels is not None]
-    if pixels:
-        encode_images(pixels[:2], models.encoders, config.models.columns)
-        begin = time.perf_counter()
-        encode_images(pixels, models.encoders, config.models.columns)
-        rate = len(pixels) / (time.perf_counter() - begin)
-        minutes = len(found.items) / rate / 60
-        findings.append(
-            Finding(OK, "time", f"about {minutes:.1f} min at {rate:.0f} images/s of the models")
-        )
-    return findings
+    text = f"needs {size_bytes / 1e9:.2f} GB, {free_bytes / 1e9:.1f} GB free"
+    return Finding(level, "disk", text)
+
+
+def _check_speed(config: PrecomputeConfig, models: LoadedModels, found: Scan) -> list[Finding]:
+    """Time a first batch of the run's own inputs, after a small one that warms the models up."""
+    columns, sampled = config.models.columns, config.sampled
+    if sampled is not None:
+
+        def encode(count: int) -> int:
+            encode_sampled(sampled.seed, range(count), 1.0, models.encoders, columns)
+            return count
+    else:
+        decoded = (read_and_decode(item).pixels for item in found.items[:PROBE_IMAGES])
+        pixels = [image for image in decoded if image is not None]
+        if not pixels:
+            return [Finding(PROBLEM, "time", f"none of the first {PROBE_IMAGES} inputs is sound")]
+
+        def encode(count: int) -> int:
+            encode_images(pixels[:count], models.encoders, columns)
+            return len(pixels[:count])
+
+    encode(2)
+    begin = time.perf_counter()
+    rate = encode(PROBE_IMAGES) / (time.perf_counter() - begin)
+    minutes = len(found.items) / rate / 60
+    return [Finding(OK, "time", f"about {minutes:.1f} min at {rate:.0f} images/s of the models")]

@@ -6,22 +6,24 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.models import LoadedModels, load_models
 from flows.steps.looking import TILE, render
-from flows.steps.origin import stored_models
+from flows.steps.origin import load_stored_models
+from flows.steps.reading import read_picture
 from flows.steps.relevance import RELEVANCE, load_relevance
 from flows.steps.train import run_store
 from pipeline.editing import Direction, edit_codes, relevance_mask, text_direction
 from pipeline.encoding import encode_images
 from pipeline.errors import PipelineError
-from pipeline.images import decode_image, to_square
+from pipeline.images import to_square
 from pipeline.pictures import label_grid
 from pipeline.training import MAPPER_NAME, TrainedMapper, load_trained
 from stores.blobs import list_blobs
+from stores.errors import StoreError
 from stores.reader import StoreReader
 from stores.store import Store
 
 EDIT_COLUMNS = ("clip", "w_plus", "s")
+METHODS = ("deltaedit",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,8 @@ class EditConfig:
             wrong.append("give at least one --key or --image")
         if self.threshold is not None and self.top_k is not None:
             wrong.append("threshold and top_k exclude each other")
+        if self.method not in METHODS:
+            wrong.append(f"method: {self.method!r} is none of {METHODS}")
         if wrong:
             raise ValueError("; ".join(wrong))
 
@@ -86,27 +90,44 @@ class Edits:
     reconstructions: np.ndarray
     """[N, H, W, 3] uint8."""
     table: list[dict[str, object]]
-    """Per text: the length of the direction and how many channels were let through."""
+    """Per text: its neutral word, the length of the direction, how many channels were let through,
+    and by which method and strength it was edited."""
 
 
 class Editor:
     """A trained mapper with the models of its store, loaded once for any number of edits."""
 
     def __init__(self, run: Path) -> None:
+        """Load what the run and its store name.
+
+        Raises:
+            CheckpointError: there is no finished run.
+            StoreError: its store is gone, or has not the columns that editing takes.
+        """
         self.store = run_store(run)
         self.reader = StoreReader(self.store)
-        self.options = stored_models(self.store)
-        self.models: LoadedModels = load_models(self.options)
+        missing = [name for name in EDIT_COLUMNS if name not in self.reader.schema.names]
+        if missing:
+            raise StoreError(
+                f"{self.store} has no column {', '.join(missing)}, which editing takes; precompute "
+                f"the images with --columns {','.join(EDIT_COLUMNS)}"
+            )
+        self.models = load_stored_models(self.store)
         self.trained: TrainedMapper = load_trained(run / MAPPER_NAME)
-        self.relevance = (
-            load_relevance(self.store, self.reader) if RELEVANCE in list_blobs(Store.open(self.store)) else None
-        )
+        has_relevance = RELEVANCE in list_blobs(Store.open(self.store))
+        self.relevance = load_relevance(self.store, self.reader) if has_relevance else None
 
     def direction(self, text: str, neutral: str | None) -> Direction:
-        """The text direction from the neutral word to `text`."""
+        """The text direction from the neutral word (default: the domain's) to `text`."""
         clip = self.models.encoders.clip
-        assert clip is not None
+        assert clip is not None, "the store has a clip column"
         return text_direction(clip, text, neutral or self.models.neutral)
+
+    def render(self, s: np.ndarray, w_plus: np.ndarray) -> np.ndarray:
+        """Codes [N, S] and [N, L, D] -> pictures [N, size, size, 3] uint8."""
+        generator = self.models.encoders.generator
+        assert generator is not None, "the store has a column s"
+        return render(generator, s, w_plus)
 
     def mask(self, direction: Direction, config: EditConfig) -> np.ndarray | None:
         """Channels that may change: [S] bool, or None for all.
@@ -136,8 +157,9 @@ class Editor:
             rows = [self.reader.index_of(key) for key in keys]
             parts.append(self.reader.rows(rows, EDIT_COLUMNS))
         if images:
-            pixels = [decode_image(path.read_bytes()) for path in images]
-            parts.append(encode_images(pixels, self.models.encoders, EDIT_COLUMNS))
+            pixels = [read_picture(path) for path in images]
+            encoders = load_stored_models(self.store, for_images=True).encoders
+            parts.append(encode_images(pixels, encoders, EDIT_COLUMNS))
             originals += pixels
         codes = {name: np.concatenate([part[name] for part in parts]) for name in EDIT_COLUMNS}
         return Sources([*keys, *(path.name for path in images)], originals, codes)
@@ -150,7 +172,19 @@ class Editor:
         edited = edit_codes(
             self.trained, codes["s"], codes["clip"], direction.unit, strength=strength, mask=mask
         )
-        return render(self.options, edited.cpu().numpy(), codes["w_plus"])
+        return self.render(edited.cpu().numpy(), codes["w_plus"])
+
+
+def check_edit(config: EditConfig) -> None:
+    """Look at what can be looked at without loading a model.
+
+    Raises:
+        CheckpointError: there is no finished run.
+        StoreError: a key is not in the run's store.
+    """
+    reader = StoreReader(run_store(config.run))
+    for key in config.keys:
+        reader.index_of(key)
 
 
 def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
@@ -162,14 +196,22 @@ def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
     """
     editor = editor or Editor(config.run)
     sources = editor.gather(config.keys, config.images)
-    reconstructions = render(editor.options, sources.codes["s"], sources.codes["w_plus"])
+    reconstructions = editor.render(sources.codes["s"], sources.codes["w_plus"])
     pictures, table = [], []
     for text in config.texts:
         direction = editor.direction(text, config.neutral)
         mask = editor.mask(direction, config)
         pictures.append(editor.apply(sources, direction, config.strength, mask))
-        kept = sources.codes["s"].shape[1] if mask is None else int(mask.sum())
-        table.append({"text": text, "direction": round(direction.norm, 4), "channels": kept})
+        table.append(
+            {
+                "text": text,
+                "neutral": direction.neutral,
+                "direction": round(direction.norm, 4),
+                "channels": sources.codes["s"].shape[1] if mask is None else int(mask.sum()),
+                "method": config.method,
+                "strength": config.strength,
+            }
+        )
     return Edits(
         _grid(config, sources, reconstructions, pictures), pictures, reconstructions, table
     )

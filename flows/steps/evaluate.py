@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from flows.config import resolved_text
-from flows.steps.edit import Editor
+from flows.steps.splits import eval_rows
+from flows.steps.train import run_store
 from pipeline.evaluation import Alignment, alignment, s_space_fit, tsne
 from pipeline.pictures import scatter
-from stores.atomic import write_atomic
+from pipeline.training import MAPPER_NAME, load_trained
+from stores.atomic import make_folder, write_atomic
+from stores.reader import StoreReader
 
 RESULT_NAME = "evaluation.json"
 ALIGNMENT_NAME = "alignment.png"
@@ -36,10 +39,15 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
     Returns:
         ``raw`` and ``scaled`` (channels weighted alike), each with ``all``, ``coarse``, ``medium``
         and ``fine``; also written to the output folder.
+
+    Raises:
+        CheckpointError: there is no finished run.
+        StoreError: the run's store is gone, or holds out too few rows.
     """
-    editor = Editor(config.run)
-    rows = np.flatnonzero(editor.reader.eval_mask)
-    fit = s_space_fit(editor.trained, editor.reader, rows, num_pairs=config.num_pairs)
+    reader = StoreReader(run_store(config.run))
+    trained = load_trained(config.run / MAPPER_NAME)
+    rows = eval_rows(reader)
+    fit = s_space_fit(trained, reader, rows, num_pairs=config.num_pairs)
     result: dict[str, object] = {"eval rows": len(rows)}
     for space, groups in (("raw", fit.raw), ("scaled", fit.scaled)):
         for group, values in groups.items():
@@ -47,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
                 name: round(value, 4)
                 for name, value in (*values._asdict().items(), ("explained", values.explained))
             }
-    config.out.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out)
     text = json.dumps({"config": json.loads(resolved_text(config)), "result": result}, indent=2)
     write_atomic(config.out / RESULT_NAME, text.encode())
     return result

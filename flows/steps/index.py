@@ -5,10 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.models import load_models
-from flows.steps.origin import stored_models
-from pipeline.encoding import encode_images
-from pipeline.images import decode_image
+from flows.steps.origin import load_stored_models
+from flows.steps.reading import read_picture
+from pipeline.errors import PipelineError
 from pipeline.pairs import build_index, index_from_bytes, index_to_bytes, neighbour_graph, search
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
@@ -18,6 +17,8 @@ from stores.store import Store
 
 INDEX = "index.faiss"
 NEIGHBOURS = "neighbours.h5"
+FLAT = "flat"
+KINDS = ("auto", FLAT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +33,28 @@ class IndexConfig:
     """k: neighbours kept per row (0: index only)."""
     block_rows: int = 4096
     """Rows compared at once; bounds the memory of the neighbour graph."""
+
+    def __post_init__(self) -> None:
+        """Check the values, all at once.
+
+        Raises:
+            ValueError: naming every field that is wrong.
+        """
+        wrong = []
+        if self.kind not in KINDS:
+            wrong.append(f"kind: {self.kind!r} is none of {KINDS}")
+        if self.neighbours < 0 or self.block_rows < 1:
+            wrong.append(
+                f"neighbours is {self.neighbours} and block_rows {self.block_rows}: 0 or more, and "
+                "1 or more"
+            )
+        if wrong:
+            raise ValueError("; ".join(wrong))
+
+    @property
+    def resolved_kind(self) -> str:
+        """The kind that is built: `auto` is exact search."""
+        return FLAT if self.kind == "auto" else self.kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,21 +72,20 @@ def index_store(config: IndexConfig) -> dict[str, object]:
 
     Raises:
         StoreError: the store has no clip column or too few rows.
-
     """
     store = Store.open(config.store)
     reader = StoreReader(config.store)
-    _need_clip(reader)
-    made_from = {"store": reader.manifest.digest, "kind": "flat"}
-    graph_from = {"store": reader.manifest.digest, "k": config.neighbours}
+    need_clip(reader)
     existing = {name: blob.made_from for name, blob in list_blobs(store).items()}
+    made_from = {"store": reader.manifest.digest, "kind": config.resolved_kind}
     clip = reader.column("clip")
-    result: dict[str, object] = {"rows": len(reader), "kind": "flat"}
+    result: dict[str, object] = {"rows": len(reader), "kind": config.resolved_kind}
     if existing.get(INDEX) != made_from:
         write_blob(store, INDEX, index_to_bytes(build_index(clip)), made_from)
     if config.neighbours:
         k = min(config.neighbours, len(reader) - 1)
         result["neighbours"] = k
+        graph_from = {"store": reader.manifest.digest, "k": k}
         if existing.get(NEIGHBOURS) != graph_from:
             rows, similarities = neighbour_graph(clip, k, block_rows=config.block_rows)
             packed = pack_arrays({"row": rows, "similarity": similarities}, {"metric": "cosine"})
@@ -76,7 +98,6 @@ def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray
 
     Raises:
         StoreError: there is none, or it was made before rows were added.
-
     """
     _check_fresh(store, reader, NEIGHBOURS)
     arrays, _attributes = unpack_arrays(read_blob(Store.open(store), NEIGHBOURS))
@@ -106,17 +127,27 @@ def query_vector(
     if key is not None:
         reader = StoreReader(store)
         return reader.rows([reader.index_of(key)], ["clip"])["clip"][0]
-    encoders = load_models(stored_models(store)).encoders
     if image is not None:
-        return encode_images([decode_image(image.read_bytes())], encoders, ("clip",))["clip"][0]
+        from pipeline.encoding import encode_images
+
+        encoders = load_stored_models(store, for_images=True).encoders
+        return encode_images([read_picture(image)], encoders, ("clip",))["clip"][0]
+    if text is None:
+        raise PipelineError("a query needs a key, an image or a text")
     from pipeline.editing import class_embedding
 
-    assert encoders.clip is not None
-    assert text is not None
-    return class_embedding(encoders.clip, text).cpu().numpy()
+    clip = load_stored_models(store).encoders.clip
+    if clip is None:
+        raise PipelineError(f"{store} was made without CLIP: it has no texts to compare with")
+    return class_embedding(clip, text).cpu().numpy()
 
 
-def _need_clip(reader: StoreReader) -> None:
+def need_clip(reader: StoreReader) -> None:
+    """Refuse a store that has nothing to index.
+
+    Raises:
+        StoreError: it has no clip column, or fewer than two rows.
+    """
     if "clip" not in reader.schema.names:
         raise StoreError(
             f"{reader.path} has no clip column (it has {', '.join(reader.schema.names)}); "

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import resolved_text
-from flows.models import LoadedModels, ModelOptions
+from flows.models import LoadedModels, ModelOptions, load_models
+from flows.steps.sampled import SAMPLED
 from stores.blobs import read_blob, write_blob
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
 ORIGIN_BLOB = "models.json"
-SAMPLED = "sampled:"
-"""How a source of generated images begins."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +48,11 @@ def _portable(config: Any) -> Any:
 
 
 def read_origin(store: Path) -> Origin:
-    """The inverse of `write_origin`."""
+    """The inverse of `write_origin`.
+
+    Raises:
+        StoreError: the store was not made by precompute.
+    """
     saved = json.loads(read_blob(Store.open(store), ORIGIN_BLOB))
     return Origin(s_widths=tuple(saved["s_widths"]), neutral=saved["neutral"])
 
@@ -65,3 +68,15 @@ def stored_models(store: Path) -> ModelOptions:
     for name in ("encoder", "generator"):
         saved[name] = Path(saved[name]) if saved[name] else None
     return ModelOptions(**saved | {"columns": tuple(saved["columns"])})
+
+
+def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels:
+    """Load the models that a store was made with.
+
+    Args:
+        store: its folder.
+        for_images: whether image files will be encoded; a store of samples is made without the
+            encoder that this takes.
+    """
+    sampled = str(stored_config(store)["sources"][0]).startswith(SAMPLED)
+    return load_models(stored_models(store), sampled=sampled and not for_images)

@@ -6,11 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.steps.index import NEIGHBOURS, load_graph
+from flows.steps.index import load_graph, need_clip
+from flows.steps.splits import train_rows
 from pipeline.pairs import NeighbourGraph, PairConfig, sample_pairs
-from stores.blobs import list_blobs
 from stores.reader import StoreReader
-from stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +26,15 @@ def draw_pairs(store: Path, config: PairConfig, count: int) -> list[Pair]:
     """Draw `count` pairs from the training split of a store; the same seed draws the same pairs.
 
     Raises:
-        StoreError: the policy needs a neighbour graph and there is none.
+        StoreError: there is no clip column, too few rows, or no neighbour graph for `nearest`.
         PairError: the policy cannot be satisfied on this store.
     """
     reader = StoreReader(store)
-    rows = np.flatnonzero(~reader.eval_mask)
+    need_clip(reader)
+    rows = train_rows(reader)
     clip = reader.column("clip")
     graph = None
-    if config.policy == "nearest" or NEIGHBOURS in list_blobs(Store.open(store)):
+    if config.policy == "nearest":
         graph = NeighbourGraph(*load_graph(store, reader))
     source, target = sample_pairs(config, rows, count, clip=clip, neighbours=graph)
     unit = clip / np.linalg.norm(clip, axis=1, keepdims=True)

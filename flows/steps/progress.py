@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 log = logging.getLogger("deltaedit")
 
@@ -35,7 +36,7 @@ class Progress:
         self._begin = self._last = time.monotonic()
         self._bar = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
@@ -68,7 +69,7 @@ class Progress:
         self.done += count
         rate = f"{self.rate:,.0f} {self.unit}/s"
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, rate=rate)
+            self._bar.update(self._task, completed=self.done, total=self.total, rate=rate)
             return
         now = time.monotonic()
         if now - self._last >= self._every_s or self.done >= self.total:

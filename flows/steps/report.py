@@ -9,7 +9,10 @@ from importlib.resources import files
 from pathlib import Path
 
 from flows.steps.train import CONFIG_NAME, CURVE_NAME, FIT_NAME, run_store
-from stores.atomic import write_atomic
+from pipeline.errors import CheckpointError
+from stores.atomic import make_folder, write_atomic
+from stores.contents import is_store
+from stores.errors import StoreError
 from stores.reader import StoreReader
 
 PAGE = "report.html"
@@ -45,7 +48,7 @@ def write_report(out: Path, *, title: str, lead: str, sections: Sequence[Section
     source = files("flows").joinpath("templates", PAGE).read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(source)
     html = page.render(title=title, lead=lead, sections=sections)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_atomic(out / PAGE, html.encode())
     return out / PAGE
 
@@ -75,28 +78,37 @@ def report(target: Path, out: Path) -> Path:
 
     Raises:
         StoreError: `target` is neither.
+        CheckpointError: `target` is a run that has not ended.
     """
     if (target / CONFIG_NAME).exists():
         store = run_store(target)
-        fit = json.loads((target / FIT_NAME).read_text(encoding="utf-8"))
-        table = {
+        sections = [_training_section(target)]
+        if is_store(store):
+            sections.append(store_section(store))
+        lead = f"Trained on {store}."
+        return write_report(out, title=f"Run {target.name}", lead=lead, sections=sections)
+    if not is_store(target):
+        raise StoreError(f"{target} is neither a store nor a run; give the folder of one")
+    section = store_section(target)
+    return write_report(out, title=f"Store {target.name}", lead=section.text, sections=[section])
+
+
+def _training_section(run: Path) -> Section:
+    try:
+        fit = json.loads((run / FIT_NAME).read_text(encoding="utf-8"))
+        curve = (run / CURVE_NAME).read_bytes()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{run} was interrupted before its end; run the same deltaedit train again"
+        ) from error
+    return Section(
+        title="Training",
+        text="Fit of the S difference on held-out pairs, in raw codes and with channels "
+        "weighted alike (scaled).",
+        table={
             f"{space} {group}": ", ".join(f"{name} {value:.4f}" for name, value in values.items())
             for space, groups in fit.items()
             for group, values in groups.items()
-        }
-        curve = ReportPicture((target / CURVE_NAME).read_bytes(), "Held-out error while training.")
-        sections = [
-            Section(
-                title="Training",
-                text="Fit of the S difference on held-out pairs, in raw codes and with channels "
-                "weighted alike (scaled).",
-                table=table,
-                pictures=[curve],
-            ),
-            store_section(store),
-        ]
-        return write_report(
-            out, title=f"Run {target.name}", lead=f"Trained on {store}.", sections=sections
-        )
-    section = store_section(target)
-    return write_report(out, title=f"Store {target.name}", lead=section.text, sections=[section])
+        },
+        pictures=[ReportPicture(curve, "Held-out error while training.")],
+    )

@@ -7,10 +7,10 @@ import numpy as np
 
 from flows.steps.index import Neighbour
 from flows.steps.looking import StorePictures
+from flows.steps.output import write_output
 from flows.steps.pairs import Pair
 from pipeline.images import encode_png
 from pipeline.pictures import label_grid
-from stores.atomic import write_atomic
 
 PAIRS_PER_ROW = 4
 
@@ -48,4 +48,4 @@ def pair_sheet(store: Path, pairs: Sequence[Pair]) -> np.ndarray:
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:
     """Write [H, W, 3] uint8 as PNG, whole or not at all."""
-    write_atomic(path, encode_png(pixels))
+    write_output(path, encode_png(pixels))

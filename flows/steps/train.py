@@ -4,28 +4,35 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from flows.config import resolved_text
+from flows.models import choose_device
 from flows.steps.origin import read_origin
+from flows.steps.splits import eval_rows, train_rows
 from pipeline.errors import CheckpointError
 from pipeline.pictures import loss_curve
 from pipeline.training import (
     CHECKPOINT_NAME,
     MAPPER_NAME,
+    Record,
     TrainConfig,
     TrainResult,
     train_mapper,
 )
-from pipeline.training.run import Record
-from stores.atomic import write_atomic
+from pipeline.training.checkpoint import from_bytes
+from stores.atomic import make_folder, write_atomic
+from stores.errors import StoreError
+from stores.lock import exclusive
 from stores.reader import StoreReader
 
 CONFIG_NAME = "train.json"
 LOG_NAME = "log.jsonl"
 FIT_NAME = "fit.json"
 CURVE_NAME = "loss.png"
+LOCK_NAME = ".lock"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,61 +44,107 @@ class TrainRun:
     run: Path
     """The run's folder; made when absent."""
     resume: bool = False
-    """Go on from the run's checkpoint, if it has one."""
+    """Accept a finished run, too; an interrupted one of the same settings is always continued."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRows:
+    """What a run learns from, and what it is measured on."""
+
+    reader: StoreReader
+    """The store."""
+    train: np.ndarray
+    """Row numbers of the training split, [N] int64."""
+    held_out: np.ndarray
+    """Row numbers of the held-out split, [N] int64."""
+
+
+def find_rows(store: Path) -> TrainRows:
+    """The two splits of a store that a Delta Mapper can be trained on.
+
+    Raises:
+        StoreError: a column is missing, or a split has too few rows.
+    """
+    reader = StoreReader(store)
+    missing = [name for name in ("clip", "s") if name not in reader.schema.names]
+    if missing:
+        raise StoreError(
+            f"{store} has no column {', '.join(missing)} (it has "
+            f"{', '.join(reader.schema.names)}); precompute it with --columns clip,w_plus,s"
+        )
+    return TrainRows(reader=reader, train=train_rows(reader), held_out=eval_rows(reader))
+
+
 def train(config: TrainRun, on_log: Callable[[Record], None] = lambda _record: None) -> TrainResult:
     """Train to the end, writing checkpoints, a log and the mapper into the run's folder.
 
     Raises:
-        CheckpointError: the folder holds another run, or one that `resume` must be asked for.
-        StoreError: the store is damaged or lacks a column.
+        CheckpointError: the folder holds a finished run, or one of other settings.
+        StoreError: the store is damaged, lacks a column or has too few rows.
+        StoreBusyError: another process is training into this folder.
     """
-    reader = StoreReader(config.store)
-    checkpoint = _take_folder(config)
-    log_path = config.run / LOG_NAME
-    with _TensorBoard(config.run) as board, log_path.open("a", encoding="utf-8") as log:
+    rows = find_rows(config.store)
+    device = choose_device(config.device)
+    widths = read_origin(config.store).s_widths
+    make_folder(config.run)
+    with exclusive(config.run / LOCK_NAME, wait=False):
+        checkpoint = _find_checkpoint(config)
+        _write_config(config, checkpoint)
+        with _Log(config.run, checkpoint) as log:
 
-        def note(record: Record) -> None:
-            log.write(json.dumps(record) + "\n")
-            log.flush()
-            board.add(record)
-            on_log(record)
+            def note(record: Record) -> None:
+                log.add(record)
+                on_log(record)
 
-        result = train_mapper(
-            reader,
-            np.flatnonzero(~reader.eval_mask),
-            np.flatnonzero(reader.eval_mask),
-            config.training,
-            widths=read_origin(config.store).s_widths,
-            save=lambda name, data: write_atomic(config.run / name, data),
-            resume=checkpoint,
-            on_log=note,
-            made_from=reader.fingerprints,
-            device=_device(config.device),
-        )
-    write_atomic(config.run / FIT_NAME, json.dumps(asdict(result.fit), indent=2).encode())
-    write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
+            result = train_mapper(
+                rows.reader,
+                rows.train,
+                rows.held_out,
+                config.training,
+                widths=widths,
+                save=lambda name, data: write_atomic(config.run / name, data),
+                resume=checkpoint,
+                on_log=note,
+                made_from=rows.reader.fingerprints,
+                device=device,
+            )
+        write_atomic(config.run / FIT_NAME, json.dumps(asdict(result.fit), indent=2).encode())
+        write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
     return result
 
 
-def _take_folder(config: TrainRun) -> bytes | None:
-    """Claim the run's folder; returns the checkpoint to go on from, if any."""
-    config.run.mkdir(parents=True, exist_ok=True)
+def _find_checkpoint(config: TrainRun) -> bytes | None:
+    """The checkpoint to go on from, if the folder holds one."""
     checkpoint = config.run / CHECKPOINT_NAME
-    if checkpoint.exists() and not config.resume:
-        raise CheckpointError(
-            f"{config.run} holds a run already; continue it with --resume, or give another folder"
-        )
     if not checkpoint.exists():
-        (config.run / LOG_NAME).unlink(missing_ok=True)
-    saved = replace(config, store=config.store.absolute())
-    write_atomic(config.run / CONFIG_NAME, resolved_text(saved).encode())
-    return checkpoint.read_bytes() if checkpoint.exists() else None
+        return None
+    if (config.run / FIT_NAME).exists() and not config.resume:
+        raise CheckpointError(
+            f"{config.run} holds a finished run; give another folder, or accept it with --resume"
+        )
+    return checkpoint.read_bytes()
+
+
+def _write_config(config: TrainRun, checkpoint: bytes | None) -> None:
+    """Keep the configuration; that of a run which goes on stands and must be the same."""
+    path = config.run / CONFIG_NAME
+    if checkpoint is None or not path.exists():
+        saved = replace(config, store=config.store.absolute(), run=config.run.absolute())
+        write_atomic(path, resolved_text(saved).encode())
+        return
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    training = json.loads(resolved_text(config))["training"]
+    different = [name for name, value in training.items() if kept["training"].get(name) != value]
+    if different:
+        raise CheckpointError(
+            f"{config.run} holds a run of other settings ("
+            + ", ".join(f"{n}: {kept['training'].get(n)}, now {training[n]}" for n in different)
+            + "); give its settings to continue it, or another folder"
+        )
 
 
 def run_store(run: Path) -> Path:
@@ -125,28 +178,32 @@ def draw_curve(history: list[Record]) -> bytes:
     )
 
 
-def _device(device: str) -> str:
-    from flows.models import choose_device
+class _Log:
+    """The run's records: one JSON line each, and TensorBoard scalars."""
 
-    return choose_device(device)
-
-
-class _TensorBoard:
-    """The run's records as TensorBoard scalars."""
-
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, checkpoint: bytes | None) -> None:
+        """Begin with the records that the checkpoint knows of; later ones will be made again."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(run / "tensorboard"))
+        document = from_bytes(checkpoint).document if checkpoint else {}
+        lines = "".join(json.dumps(record) + "\n" for record in document.get("history", ()))
+        write_atomic(run / LOG_NAME, lines.encode())
+        self._lines = (run / LOG_NAME).open("a", encoding="utf-8")
+        purge_step = document["step"] + 1 if document else None
+        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
 
-    def __enter__(self) -> "_TensorBoard":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._writer.close()
+        self._lines.close()
+        self._board.close()
 
     def add(self, record: Record) -> None:
+        """Write one record."""
+        self._lines.write(json.dumps(record) + "\n")
+        self._lines.flush()
         step = int(record["step"])
         for name, value in record.items():
             if name != "step":
-                self._writer.add_scalar(name, value, step)
+                self._board.add_scalar(name, value, step)

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 from pipeline.demo.train_autoencoder import ENCODER, Autoencoder
 from pipeline.models.layers import EqualLinear
 
-SKIPPED = ("num_batches_tracked", "attn_mask")
-
 
 @torch.no_grad()
 def centre_codes(model: Autoencoder, images: Tensor) -> Tensor:
@@ -53,9 +51,12 @@ def clip_file(model: nn.Module) -> bytes:
 
 
 def _halved(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Half precision for everything but the filters, which loaders compare, and small vectors."""
+    """Weights in half precision; counters, filters (which loaders compare) and vectors as are."""
     return {
-        key: (value if value.ndim < 2 or key.endswith("kernel") else value.half()).contiguous()  # noqa: PLR2004 - matrices and more
+        key: (
+            value.half()
+            if value.is_floating_point() and value.ndim > 1 and not key.endswith("kernel")
+            else value
+        ).contiguous()
         for key, value in state.items()
-        if not key.endswith(SKIPPED)
     }

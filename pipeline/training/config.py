@@ -54,11 +54,12 @@ class TrainConfig:
     cosine_weight: float = 1.0
     """Weight of one minus the mean cosine."""
 
-    pixelnorm_axis: PixelNormAxis = "layers"
-    """See `DeltaMapperConfig`; published weights need `layers`."""
+    pixelnorm_axis: PixelNormAxis | None = None
+    """See `DeltaMapperConfig`. None: `layers` (`official`), `channels` (`fast`)."""
 
-    linear_head: bool = False
-    """See `DeltaMapperConfig`; published weights need False."""
+    linear_head: bool | None = None
+    """See `DeltaMapperConfig`. None: `fast` has one, because z-scored changes are negative as often
+    as positive."""
 
     pairs: PairConfig = field(default_factory=PairConfig)
     """How training pairs are drawn; held-out pairs are always random ones."""
@@ -121,6 +122,10 @@ class Recipe:
     """Whether codes are scaled by the statistics of the training rows."""
     ema_decay: float
     """Decay per step of the weight average; 0 for none."""
+    pixelnorm_axis: PixelNormAxis
+    """Variant of the mapper."""
+    linear_head: bool
+    """Variant of the mapper."""
 
     def learning_rate_at(self, step: int) -> float:
         """Step size of update `step`, counted from 0."""
@@ -153,4 +158,6 @@ def resolve(config: TrainConfig, num_rows: int) -> Recipe:
         warmup_steps=0 if published else max(1, int(WARMUP_SHARE * steps)),
         z_score=not published if config.z_score is None else config.z_score,
         ema_decay=ema_decay if config.ema_decay is None else config.ema_decay,
+        pixelnorm_axis=config.pixelnorm_axis or ("layers" if published else "channels"),
+        linear_head=not published if config.linear_head is None else config.linear_head,
     )

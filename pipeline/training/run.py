@@ -64,8 +64,8 @@ class TrainingRun:
         self.mapper_config = DeltaMapperConfig(
             widths=tuple(widths),
             clip_dim=block.units.shape[1],
-            pixelnorm_axis=config.pixelnorm_axis,
-            linear_head=config.linear_head,
+            pixelnorm_axis=self.recipe.pixelnorm_axis,
+            linear_head=self.recipe.linear_head,
         )
         weights = LossWeights(config.mse_weight, config.cosine_weight)
         self.state = TrainingState(

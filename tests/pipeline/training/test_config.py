@@ -10,6 +10,7 @@ def test_the_official_recipe_is_the_published_run():
     assert recipe.batch_size == 64
     assert not recipe.z_score
     assert recipe.ema_decay == 0
+    assert (recipe.pixelnorm_axis, recipe.linear_head) == ("layers", False)
     assert {recipe.learning_rate_at(step) for step in (0, 1000, 201_561)} == {0.5}
 
 

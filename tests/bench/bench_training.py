@@ -1,0 +1,151 @@
+"""Pairs per second against the published loader, and a training step against the bare model's.
+
+The two sides of each ratio take turns in one run. The step is compared in CPU seconds of one thread,
+which other work on the machine hardly changes; pairs per second are by the clock. Run: ``pytest -m bench tests/bench/bench_training.py -s``.
+"""
+
+import json
+import random
+import time
+from itertools import cycle, islice
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.models.delta_mapper import DeltaMapperConfig
+from pipeline.pairs.sampling import PairConfig
+from pipeline.training.config import TrainConfig, resolve
+from pipeline.training.data import PairBatches, RowBlock
+from pipeline.training.loss import LossWeights
+from pipeline.training.state import TrainingState
+
+WIDTHS_1024 = (512,) * 10 + (256, 256, 128, 128, 64, 64, 32)
+WIDTHS_DEMO = (96,) * 8 + (32,)
+MIN_LOADER_RATIO = 4.0
+MAX_STEP_RATIO = 1.05
+BYTES_PER_NUMBER = 4
+
+
+class PublishedPairs(Dataset):
+    """The published data set: one pair per item, the partner from Python's `random`."""
+
+    def __init__(self, clip, s):
+        self.clip, self.s = torch.tensor(clip), torch.tensor(s)
+
+    def __len__(self):
+        return 50 * len(self.s)
+
+    def __getitem__(self, index):
+        index %= len(self.s)
+        partner = random.randint(0, len(self.s) - 1)  # noqa: S311 - as published
+        first = self.clip[index] / self.clip[index].norm()
+        second = self.clip[partner] / self.clip[partner].norm()
+        difference = second - first
+        direction = difference / difference.norm().clamp(min=1e-5)
+        return self.s[index], torch.cat([first, direction]), self.s[partner] - self.s[index]
+
+
+def make_block(num_rows, widths, clip_dim):
+    generator = np.random.default_rng(0)
+    s = generator.standard_normal((num_rows, sum(widths)), dtype=np.float32)
+    clip = generator.standard_normal((num_rows, clip_dim), dtype=np.float32)
+    return RowBlock(clip / np.linalg.norm(clip, axis=1, keepdims=True), s)
+
+
+def seconds_of(work, repeats, clock=time.perf_counter):
+    start = clock()
+    for number in range(repeats):
+        work(number)
+    return (clock() - start) / repeats
+
+
+def report(**values):
+    print(json.dumps(values))  # noqa: T201 - the table that `make bench` collects
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("batch_size", [64, 256])
+def test_pairs_per_second_against_the_published_loader(batch_size):
+    torch.set_num_threads(1)
+    block = make_block(10_000, WIDTHS_1024, 512)
+    batches = PairBatches(block, PairConfig(), batch_size=batch_size)
+    loader = DataLoader(
+        PublishedPairs(block.units, block.s),
+        batch_size=64,
+        shuffle=True,
+        drop_last=True,
+        num_workers=4,
+    )
+    theirs, ours, copied = [], [], []
+    stream = iter(cycle(loader))
+    list(islice(stream, 16))  # The workers' start is not what is compared.
+    target = np.empty_like(block.s)
+    for turn in range(5):
+        theirs.append(64 / seconds_of(lambda _: next(stream), 40))
+        first = turn * 100
+        ours.append(batch_size / seconds_of(lambda n, f=first: batches.batch(f + n), 100))
+        copied.append(2 * block.s.nbytes / seconds_of(lambda _: np.copyto(target, block.s), 2))
+    # Read two rows of S, write both; read the difference's operands and write it.
+    moved = np.median(ours) * 7 * BYTES_PER_NUMBER * sum(WIDTHS_1024)
+    ratio = float(np.median(ours) / np.median(theirs))
+    report(
+        bench="pairs_per_s",
+        batch_size=batch_size,
+        ours=round(float(np.median(ours))),
+        published_loader_4_workers=round(float(np.median(theirs))),
+        ratio=round(ratio, 2),
+        share_of_copy_bandwidth=round(float(moved / np.median(copied)), 2),
+    )
+    assert ratio >= MIN_LOADER_RATIO
+
+
+@pytest.mark.bench
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("recipe", "widths", "clip_dim", "repeats"),
+    [("fast", WIDTHS_DEMO, 256, 10), ("official", WIDTHS_DEMO, 256, 10)],
+)
+def test_step_time_against_the_bare_model(recipe, widths, clip_dim, repeats):
+    torch.set_num_threads(1)
+    resolved = resolve(TrainConfig(recipe=recipe, steps=100_000), 6000)
+    batches = PairBatches(
+        make_block(6000, widths, clip_dim), PairConfig(), batch_size=resolved.batch_size
+    )
+    config = DeltaMapperConfig(widths=widths, clip_dim=clip_dim)
+    state = TrainingState(config, resolved, LossWeights(), seed=0)
+    bare = TrainingState(config, resolved, LossWeights(), seed=0)
+    fixed = PairBatches(
+        make_block(6000, widths, clip_dim), PairConfig(), batch_size=resolved.batch_size
+    ).batch(0)
+    adam = torch.optim.Adam(bare.live.parameters(), lr=0.5, fused=True)
+
+    def bare_step(_):
+        adam.zero_grad(set_to_none=True)
+        prediction = bare.live(fixed.s, fixed.condition)
+        cosine = torch.nn.functional.cosine_similarity(prediction, fixed.delta_s).mean()
+        loss = torch.nn.functional.mse_loss(prediction, fixed.delta_s) + 1 - cosine
+        loss.backward()
+        adam.step()
+
+    def whole_step(_):
+        state.update(batches.batch(state.step))
+
+    for step in (bare_step, whole_step):
+        seconds_of(step, 3)
+    clock = time.process_time
+    turns = [
+        (seconds_of(whole_step, repeats, clock), seconds_of(bare_step, repeats, clock))
+        for _ in range(15)
+    ]
+    whole, bare_s = np.median(turns, axis=0)
+    report(
+        bench="step_time",
+        recipe=recipe,
+        whole_ms=round(1e3 * whole, 2),
+        bare_ms=round(1e3 * bare_s, 2),
+        ratio=round(whole / bare_s, 3),
+    )
+    assert whole / bare_s <= MAX_STEP_RATIO
