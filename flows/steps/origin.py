@@ -64,10 +64,11 @@ def stored_config(store: Path) -> dict[str, Any]:
 
 def stored_models(store: Path) -> ModelOptions:
     """The models that a store was made with."""
-    saved = dict(stored_config(store)["models"])
+    saved: dict[str, Any] = dict(stored_config(store)["models"])
     for name in ("encoder", "generator"):
         saved[name] = Path(saved[name]) if saved[name] else None
-    return ModelOptions(**saved | {"columns": tuple(saved["columns"])})
+    saved["columns"] = tuple(saved["columns"])
+    return ModelOptions(**saved)
 
 
 def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels:

@@ -23,12 +23,15 @@ GROUP = 16
 class MappingConfig:
     """How the mapping network is trained."""
 
-    num_steps: int = 8_000
+    num_steps: int = 3_000
     """Updates of each network."""
-    batch_size: int = 512
+    batch_size: int = 256
     """Codes per update; a multiple of the group of 16."""
-    learning_rate: float = 2e-3
-    """Adam's rate of the mapping network; the discriminator's is the same."""
+    learning_rate: float = 0.1
+    """Adam's rate for the mapping network, whose weights are stored with lr_mul 0.01: the effective
+    weights move as with 0.001."""
+    critic_rate: float = 1e-3
+    """Adam's rate for the discriminator."""
     r1_weight: float = 0.5
     """Weight of the squared gradient of the discriminator at real codes (per standardised unit)."""
     moment_weight: float = 1.0
@@ -79,14 +82,14 @@ def train(
     average = copy.deepcopy(mapping)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
     critic = torch.optim.Adam(
-        discriminator.parameters(), lr=0.5 * config.learning_rate, betas=(0.0, 0.99)
+        discriminator.parameters(), lr=config.critic_rate, betas=(0.0, 0.99)
     )
     for step in range(config.num_steps):
         scale = min(1.0, 4 * (1 - step / config.num_steps))
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * scale
         for group in critic.param_groups:
-            group["lr"] = 0.5 * config.learning_rate * scale
+            group["lr"] = config.critic_rate * scale
         batch = real[torch.randint(len(real), (config.batch_size,))]
         fake = whiten(mapping(torch.randn(config.batch_size, style_dim)))
         batch = batch.requires_grad_(True)

@@ -144,8 +144,10 @@ def _read_torch(path: Path) -> dict[str, Any]:
             f"{path}: a TorchScript archive, expected a state dict; only CLIP's own files are read "
             "in this form"
         )
+    # Mapped, a checkpoint costs the memory of those entries alone that are used.
+    mapped = zipfile.is_zipfile(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except UnpicklingError as error:
         blocked = re.search(r"GLOBAL (\S+)", str(error))
         if blocked is None:

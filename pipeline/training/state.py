@@ -18,6 +18,9 @@ from pipeline.training.loss import DeltaLoss, LossWeights, delta_loss
 
 LIVE_PREFIX = "live."
 MOMENTS = ("exp_avg", "exp_avg_sq")
+EMA_EVERY = 4
+"""Steps between updates of the average, each with the decay of that many steps: the same average to
+a rounding, at a quarter of the memory traffic."""
 EMA_RAMP = 10
 """Early averages forget faster: the decay is at most (1 + step) / (10 + step), so that the first
 weights, which are random, fade in time."""
@@ -62,9 +65,9 @@ class TrainingState:
         loss.total.backward()
         self._adam.step()
         self.step += 1
-        if self._average is not None:
+        if self._average is not None and self.step % EMA_EVERY == 0:
             decay = min(self._recipe.ema_decay, (1 + self.step) / (EMA_RAMP + self.step))
-            average = get_ema_multi_avg_fn(decay)
+            average = get_ema_multi_avg_fn(decay**EMA_EVERY)
             average(list(self._average.parameters()), list(self.live.parameters()), None)  # pyright: ignore[reportArgumentType] - wants a count, ignores it
         return DeltaLoss(*(term.detach() for term in loss))
 

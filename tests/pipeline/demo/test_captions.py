@@ -39,7 +39,9 @@ def test_the_truth_table_follows_the_attributes():
 
 def test_every_phrase_is_true_of_somebody():
     crowd = [draw_avatar(6, index).attributes for index in range(700)]
-    never = [p.texts[0] for p, row in zip(phrases(), truth_table(crowd), strict=True) if not row.any()]
+    never = [
+        p.texts[0] for p, row in zip(phrases(), truth_table(crowd), strict=True) if not row.any()
+    ]
     assert never == []
 
 

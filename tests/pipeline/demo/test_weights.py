@@ -24,7 +24,11 @@ ZERO_SHOT = {
         "eyeglasses": "face with eyeglasses",
         "sunglasses": "face with sunglasses",
     },
-    "hat": {"none": "face with no hat", "hat": "face with a hat", "winter hat": "face with a beanie"},
+    "hat": {
+        "none": "face with no hat",
+        "hat": "face with a hat",
+        "winter hat": "face with a beanie",
+    },
     "beard": {"no": "face with no beard", "yes": "face with a beard"},
     "hair_color": {
         color: f"face with {color} hair"
