@@ -76,7 +76,8 @@ class ClipTrainingState:
 
 def start(model: nn.Module, config: ClipTrainingConfig) -> ClipTrainingState:
     """A new run of an open_clip model."""
-    num_phrases, dim = len(phrases()), model.text_projection.shape[1]  # type: ignore[union-attr]
+    num_phrases = len(phrases())
+    dim = int(model.text_projection.shape[1])  # type: ignore[union-attr, arg-type, index]
     guides = nn.ParameterDict(
         {"bias": torch.zeros(num_phrases), "vector": F.normalize(torch.randn(num_phrases, dim))}
     )

@@ -32,10 +32,14 @@ class MappingConfig:
     weights move as with 0.001."""
     critic_rate: float = 1e-3
     """Adam's rate for the discriminator."""
-    r1_weight: float = 0.5
+    r1_weight: float = 1.0
     """Weight of the squared gradient of the discriminator at real codes (per standardised unit)."""
     moment_weight: float = 1.0
     """Weight of the distance of means and covariances."""
+    stray_weight: float = 30.0
+    """Weight of what w has outside the subspace of the codes, in units of their variance."""
+    instance_noise: float = 0.15
+    """Noise on what the discriminator sees, in standard deviations; keeps it from winning early."""
     ema_decay: float = 0.998
     """Decay per step of the averaged network that is kept."""
     seed: int = 13
@@ -81,9 +85,7 @@ def train(
     discriminator = _Discriminator(whiten.rank)
     average = copy.deepcopy(mapping)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
-    critic = torch.optim.Adam(
-        discriminator.parameters(), lr=config.critic_rate, betas=(0.0, 0.99)
-    )
+    critic = torch.optim.Adam(discriminator.parameters(), lr=config.critic_rate, betas=(0.0, 0.99))
     for step in range(config.num_steps):
         scale = min(1.0, 4 * (1 - step / config.num_steps))
         for group in optimizer.param_groups:
@@ -92,8 +94,10 @@ def train(
             group["lr"] = config.critic_rate * scale
         batch = real[torch.randint(len(real), (config.batch_size,))]
         fake = whiten(mapping(torch.randn(config.batch_size, style_dim)))
-        batch = batch.requires_grad_(True)
-        score_real, score_fake = discriminator(batch), discriminator(fake.detach())
+        noise = config.instance_noise
+        batch = (batch + noise * torch.randn_like(batch)).requires_grad_(True)
+        fake = fake.detach() + noise * torch.randn_like(fake)
+        score_real, score_fake = discriminator(batch), discriminator(fake)
         (slope,) = torch.autograd.grad(score_real.sum(), batch, create_graph=True)
         penalty = config.r1_weight * slope.square().sum(dim=1).mean()
         loss_d = F.softplus(-score_real).mean() + F.softplus(score_fake).mean() + penalty
@@ -101,9 +105,14 @@ def train(
         loss_d.backward()
         critic.step()
 
-        fake = whiten(mapping(torch.randn(config.batch_size, style_dim)))
+        w = mapping(torch.randn(config.batch_size, style_dim))
+        fake = whiten(w)
         moments = _moment_distance(fake, batch.detach())
-        loss_g = F.softplus(-discriminator(fake)).mean() + config.moment_weight * moments
+        stray = whiten.stray(w)
+        score = discriminator(fake + noise * torch.randn_like(fake))
+        loss_g = (
+            F.softplus(-score).mean() + config.moment_weight * moments + config.stray_weight * stray
+        )
         optimizer.zero_grad(set_to_none=True)
         loss_g.backward()
         optimizer.step()
@@ -117,6 +126,7 @@ def train(
                 "d": float(loss_d.detach()),
                 "g": float(loss_g.detach()),
                 "moments": float(moments.detach()),
+                "stray": float(stray.detach()),
             },
         )
     return average
@@ -132,10 +142,18 @@ class _Whitening:
         values, vectors = values.flip(0), vectors.flip(1)
         self.rank = int((values.cumsum(0) / values.sum() < share).sum()) + 1
         floor = values[: self.rank].mean() * 1e-2
-        self.matrix = vectors[:, : self.rank] / (values[: self.rank] + floor).sqrt()
+        self.axes = vectors[:, : self.rank]
+        self.matrix = self.axes / (values[: self.rank] + floor).sqrt()
+        self.variance = values.sum()
 
     def __call__(self, codes: Tensor) -> Tensor:
         return (codes - self.mean) @ self.matrix
+
+    def stray(self, codes: Tensor) -> Tensor:
+        """Mean squared distance from the subspace of the axes, as a share of the variance."""
+        centred = codes - self.mean
+        inside = centred @ self.axes
+        return (centred.square().sum(dim=1) - inside.square().sum(dim=1)).mean() / self.variance
 
 
 def _moment_distance(fake: Tensor, real: Tensor) -> Tensor:

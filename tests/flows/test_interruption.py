@@ -1,7 +1,6 @@
 """Killed, terminated and concurrent runs of `deltaedit precompute`: nothing lost, nothing twice."""
 
 import os
-import random
 import signal
 import time
 
@@ -41,7 +40,7 @@ def test_a_run_killed_at_random_moments_ends_with_the_rows_of_an_undisturbed_one
     start, call, arguments, store, encoded
 ):
     begin = time.monotonic()
-    moments = random.Random(int(begin))
+    moments = np.random.default_rng()
     first = start(*arguments)
     first.wait_until(lambda: num_commits(store) > 0)
     to_first_commit_s = time.monotonic() - begin

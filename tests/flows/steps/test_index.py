@@ -1,0 +1,94 @@
+import json
+
+import pytest
+
+from flows.steps.index import (
+    INDEX,
+    NEIGHBOURS,
+    IndexConfig,
+    find_neighbours,
+    index_store,
+    load_graph,
+    query_vector,
+)
+from stores.blobs import list_blobs
+from stores.errors import StoreError
+from stores.reader import StoreReader
+from stores.store import Store
+
+
+@pytest.fixture(scope="module")
+def indexed(encoded):
+    index_store(IndexConfig(store=encoded, neighbours=5))
+    return encoded
+
+
+def test_the_kind_is_resolved_and_on_record(indexed):
+    blobs = list_blobs(Store.open(indexed))
+    assert blobs[INDEX].made_from["kind"] == "flat"
+    assert blobs[NEIGHBOURS].made_from["k"] == 5
+
+
+def test_an_unknown_kind_is_refused(encoded):
+    with pytest.raises(ValueError, match="'tree' is none of"):
+        IndexConfig(store=encoded, kind="tree")
+
+
+def test_the_same_rows_are_not_indexed_again(indexed):
+    path = indexed / "blobs" / INDEX
+    before = path.stat().st_ino
+    index_store(IndexConfig(store=indexed, neighbours=5))
+    assert path.stat().st_ino == before
+
+
+def test_a_key_is_its_own_nearest_neighbour(indexed):
+    reader = StoreReader(indexed)
+    first = find_neighbours(indexed, query_vector(indexed, key=reader.keys[7]), 3)[0]
+    assert (first.key, first.row) == (reader.keys[7], 7)
+    assert first.similarity == pytest.approx(1.0, abs=1e-5)
+
+
+def test_an_image_file_finds_its_own_row(indexed, faces):
+    found = find_neighbours(indexed, query_vector(indexed, image=faces / "avatar-000040.png"), 1)
+    assert found[0].key == "avatar-000040.png"
+
+
+def test_the_graph_has_no_row_as_its_own_neighbour(indexed):
+    rows, similarities = load_graph(indexed, StoreReader(indexed))
+    assert rows.shape == similarities.shape == (96, 5)
+    assert not (rows == [[row] for row in range(96)]).any()
+
+
+def test_an_index_older_than_the_rows_is_refused(call, faces, tmp_path, small_shards):
+    pictures = sorted(faces.glob("*.png"))
+    store, listing = tmp_path / "s", tmp_path / "list.txt"
+    for count in (16, 32):
+        listing.write_text("\n".join(map(str, pictures[:count])))
+        call("precompute", f"@{listing}", store, *small_shards, "--columns", "clip")
+        if count == 16:
+            call("index", store, "--neighbours", 3)
+    run = call("neighbours", store, "--key", StoreReader(store).keys[0], code=2)
+    assert f"run: deltaedit index {store}" in run.err
+
+
+def test_pairs_of_one_seed_are_the_same_and_stay_in_the_training_split(call, indexed):
+    drawn = [
+        call("pairs", indexed, "--policy", "nearest", "--count", 20, "--seed", 3, "--json").out
+        for _ in range(2)
+    ]
+    assert drawn[0] == drawn[1]
+    reader = StoreReader(indexed)
+    held_out = {key for key, out in zip(reader.keys, reader.eval_mask, strict=True) if out}
+    keys = {
+        key for pair in json.loads(drawn[0])["pairs"] for key in (pair["source"], pair["target"])
+    }
+    assert held_out
+    assert not keys & held_out
+
+
+def test_a_store_without_clip_cannot_be_indexed(call, faces, tmp_path, small_shards):
+    (tmp_path / "list.txt").write_text("\n".join(map(str, sorted(faces.glob("*.png"))[:4])))
+    store = tmp_path / "s"
+    call("precompute", f"@{tmp_path}/list.txt", store, *small_shards, "--columns", "w_plus,s")
+    with pytest.raises(StoreError, match="has no clip column"):
+        index_store(IndexConfig(store=store))
