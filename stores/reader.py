@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stores.errors import KeyNotFoundError
-from stores.gather import MappedShards, gather_rows
+from stores.gather import MappedShards, RowGather
 from stores.manifest import Manifest
 from stores.records import Reject
 from stores.schema import Schema
@@ -108,20 +108,10 @@ class StoreReader:
             ShardCorruptError: A file that is needed is missing or damaged.
         """
         wanted = self._check_indices(indices)
-        for name in columns:
-            self.schema[name]
         shard = np.searchsorted(self._ends, wanted, side="right")
-        touched = np.unique(shard)
-        if len(touched) <= self._shards.limit:
-            return self._gather(wanted, shard, touched, columns)
-        # More shards than can be mapped at once: in parts, each with its own.
-        result = {name: self._empty(name, len(wanted)) for name in columns}
-        for start in range(0, len(touched), self._shards.limit):
-            part = touched[start : start + self._shards.limit]
-            chosen = np.flatnonzero((shard >= part[0]) & (shard <= part[-1]))
-            for name, values in self._gather(wanted[chosen], shard[chosen], part, columns).items():
-                result[name][chosen] = values
-        return result
+        if len(wanted) and len(self._numbers) <= self._shards.limit:
+            return {name: self._gather_of_all(name)(wanted, shard) for name in columns}
+        return self._rows_in_parts(wanted, shard, columns)
 
     def column(self, name: str) -> np.ndarray:
         """A copy of a whole column: [N, *shape].
@@ -155,18 +145,30 @@ class StoreReader:
     def _rows_of_keys(self) -> dict[str, int]:
         return {key: row for row, key in enumerate(self.keys)}
 
-    def _gather(
-        self, wanted: np.ndarray, shard: np.ndarray, touched: np.ndarray, columns: Sequence[str]
+    def _gather_of_all(self, name: str) -> RowGather:
+        """Kept: preparing one takes as long as a batch."""
+        if name not in self._shards.gathers:
+            self._shards.gathers[name] = self._gather(name, np.arange(len(self._numbers)))
+        return self._shards.gathers[name]
+
+    def _gather(self, name: str, places: np.ndarray) -> RowGather:
+        column = self.schema[name].name
+        blocks = [self._shards[self._numbers[place]][column] for place in places]
+        return RowGather(blocks, self._starts[places].tolist())
+
+    def _rows_in_parts(
+        self, wanted: np.ndarray, shard: np.ndarray, columns: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        mapped = [self._shards[self._numbers[place]] for place in touched]
-        block = np.searchsorted(touched, shard)
-        row = wanted - self._starts[shard] if len(wanted) else wanted
-        return {
-            name: gather_rows([columns_of[name] for columns_of in mapped], block, row)
-            if mapped
-            else self._empty(name, 0)
-            for name in columns
-        }
+        """As `rows`, from more shards than can be mapped at once: in parts, each with its own."""
+        result = {name: self._empty(name, len(wanted)) for name in columns}
+        touched = np.unique(shard)
+        for start in range(0, len(touched), self._shards.limit):
+            part = touched[start : start + self._shards.limit]
+            chosen = np.flatnonzero((shard >= part[0]) & (shard <= part[-1]))
+            block = np.searchsorted(part, shard[chosen])
+            for name in columns:
+                result[name][chosen] = self._gather(name, part)(wanted[chosen], block)
+        return result
 
     def _empty(self, name: str, num_rows: int) -> np.ndarray:
         column = self.schema[name]

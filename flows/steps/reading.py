@@ -1,7 +1,7 @@
 """Reading and decoding images ahead of the models, in threads, in order, with bounded memory."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +49,9 @@ def read_picture(path: Path) -> np.ndarray:
         raise ImageError(error.reason, f"{path}: {error.detail}") from error
 
 
-def decode_ahead(items: Iterable[SourceItem], *, num_workers: int, depth: int) -> Iterator[Decoded]:
+def decode_ahead(
+    items: Iterable[SourceItem], *, num_workers: int, depth: int
+) -> Generator[Decoded, None, None]:
     """Decode `items` in order with `num_workers` threads.
 
     At most `depth` images wait, and fewer when they are large: the limit follows the largest image

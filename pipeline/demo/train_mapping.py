@@ -27,20 +27,20 @@ class MappingConfig:
     """Updates of each network."""
     batch_size: int = 256
     """Codes per update; a multiple of the group of 16."""
-    learning_rate: float = 0.1
+    learning_rate: float = 0.05
     """Adam's rate for the mapping network, whose weights are stored with lr_mul 0.01: the effective
-    weights move as with 0.001."""
-    critic_rate: float = 1e-3
+    weights move as with 0.0005."""
+    critic_rate: float = 5e-4
     """Adam's rate for the discriminator."""
-    r1_weight: float = 1.0
+    r1_weight: float = 2.0
     """Weight of the squared gradient of the discriminator at real codes (per standardised unit)."""
     moment_weight: float = 1.0
     """Weight of the distance of means and covariances."""
     stray_weight: float = 30.0
     """Weight of what w has outside the subspace of the codes, in units of their variance."""
-    instance_noise: float = 0.15
+    instance_noise: float = 0.25
     """Noise on what the discriminator sees, in standard deviations; keeps it from winning early."""
-    ema_decay: float = 0.998
+    ema_decay: float = 0.9
     """Decay per step of the averaged network that is kept."""
     seed: int = 13
     """Seed of everything drawn."""

@@ -175,8 +175,8 @@ def test_a_store_of_other_weights_is_refused_with_both_digests(
 
     weights = BUNDLED_FOLDER / "e4e.safetensors"
     with safe_open(weights, framework="pt") as file:
-        metadata = file.metadata()
-    save_file(load_file(weights), tmp_path / "other.safetensors", metadata | {"note": "other"})
+        metadata = file.metadata() | {"note": "of another run"}
+    save_file(load_file(weights), tmp_path / "other.safetensors", metadata)
     run = call(
         *("precompute", faces, encoded, *small_shards, "--split-eval", 0.25),
         *("--encoder", tmp_path / "other.safetensors"),

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stores.gather import gather_rows
+from stores.gather import RowGather
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8", "int64"])
@@ -13,8 +13,9 @@ def test_rows_of_many_blocks_are_those_of_their_concatenation(dtype, shape):
     block = rng.integers(0, 3, 100)
     row = rng.integers(0, np.array(lengths)[block])
     starts = np.array([0, 4, 5])
-    found = gather_rows(blocks, block, row)
-    np.testing.assert_array_equal(found, np.concatenate(blocks)[starts[block] + row])
+    rows = starts[block] + row
+    found = RowGather(blocks, starts.tolist())(rows, block)
+    np.testing.assert_array_equal(found, np.concatenate(blocks)[rows])
     assert found.dtype == dtype
     assert found.flags.writeable
 
@@ -26,11 +27,13 @@ def test_blocks_at_any_place_in_a_file_are_read(tmp_path):
         np.memmap(tmp_path / "a", "<f4", "r", offset=1, shape=(4, 3)),
         np.arange(12, 18, dtype="<f4").reshape(2, 3),
     ]
-    found = gather_rows(blocks, np.array([1, 0, 1]), np.array([1, 3, 0]))
+    found = RowGather(blocks, [0, 4])(np.array([5, 3, 4]), np.array([1, 0, 1]))
     np.testing.assert_array_equal(found, [[15, 16, 17], [9, 10, 11], [12, 13, 14]])
 
 
-def test_no_rows_of_many_blocks_are_no_rows():
-    blocks = [np.ones((2, 3), "float32"), np.ones((1, 3), "float32")]
+def test_blocks_without_rows_are_passed_over():
+    blocks = [np.zeros((0, 3), "float32"), np.ones((1, 3), "float32"), np.zeros((0, 3), "float32")]
+    gather = RowGather(blocks, [0, 0, 1])
+    assert gather(np.array([0, 0]), np.array([1, 1])).tolist() == [[1, 1, 1], [1, 1, 1]]
     none = np.zeros(0, dtype=np.int64)
-    assert gather_rows(blocks, none, none).shape == (0, 3)
+    assert gather(none, none).shape == (0, 3)

@@ -79,9 +79,8 @@ def test_pairs_of_one_seed_are_the_same_and_stay_in_the_training_split(call, ind
     assert drawn[0] == drawn[1]
     reader = StoreReader(indexed)
     held_out = {key for key, out in zip(reader.keys, reader.eval_mask, strict=True) if out}
-    keys = {
-        key for pair in json.loads(drawn[0])["pairs"] for key in (pair["source"], pair["target"])
-    }
+    pairs = json.loads(drawn[0])["pairs"]
+    keys = {pair[end] for pair in pairs for end in ("source", "target")}
     assert held_out
     assert not keys & held_out
 

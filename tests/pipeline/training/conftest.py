@@ -22,7 +22,7 @@ def make_rows(num_rows=240, widths=WIDTHS, clip_dim=CLIP_DIM, seed=0):
     """Codes and embeddings of five hidden causes; channels of very different size."""
     generator = np.random.default_rng(seed)
     causes = generator.standard_normal((num_rows, 5))
-    s = np.tanh(causes @ generator.standard_normal((5, sum(widths))))
+    s = np.tanh(causes @ generator.standard_normal((5, sum(widths))) / 3)
     s = s * np.geomspace(0.1, 10, sum(widths)) + generator.standard_normal(sum(widths))
     clip = causes @ generator.standard_normal((5, clip_dim)) + 3
     return ArrayRows(clip.astype(np.float32), s.astype(np.float32))
