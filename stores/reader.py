@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from stores.errors import KeyNotFoundError
+from stores.errors import KeyNotFoundError, ShardCorruptError
 from stores.gather import MappedShards, RowGather
 from stores.manifest import Manifest
 from stores.records import Reject
@@ -110,7 +110,9 @@ class StoreReader:
         wanted = self._check_indices(indices)
         shard = np.searchsorted(self._ends, wanted, side="right")
         if len(wanted) and len(self._numbers) <= self._shards.limit:
-            return {name: self._gather_of_all(name)(wanted, shard) for name in columns}
+            gathers = {name: self._gather_of_all(name) for name in columns}
+            if None not in gathers.values():
+                return {name: gather(wanted, shard) for name, gather in gathers.items() if gather}
         return self._rows_in_parts(wanted, shard, columns)
 
     def column(self, name: str) -> np.ndarray:
@@ -145,10 +147,14 @@ class StoreReader:
     def _rows_of_keys(self) -> dict[str, int]:
         return {key: row for row, key in enumerate(self.keys)}
 
-    def _gather_of_all(self, name: str) -> RowGather:
-        """Kept: preparing one takes as long as a batch."""
+    def _gather_of_all(self, name: str) -> RowGather | None:
+        """Kept, since preparing one takes as long as a batch; None when a shard is damaged."""
         if name not in self._shards.gathers:
-            self._shards.gathers[name] = self._gather(name, np.arange(len(self._numbers)))
+            try:
+                self._shards.gathers[name] = self._gather(name, np.arange(len(self._numbers)))
+            except ShardCorruptError:
+                # Rows of the other shards can be had: `_rows_in_parts` maps those alone.
+                self._shards.gathers[name] = None
         return self._shards.gathers[name]
 
     def _gather(self, name: str, places: np.ndarray) -> RowGather:
@@ -178,7 +184,8 @@ class StoreReader:
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.ndim != 1:
             raise IndexError(f"row numbers come as a list, got an array of shape {wanted.shape}")
-        if len(wanted) and not 0 <= wanted.min() <= wanted.max() < len(self):
+        # As unsigned numbers the negative ones are the largest: one look for both ends.
+        if len(wanted) and wanted.view(np.uint64).max() >= len(self):
             raise IndexError(
                 f"rows {wanted.min()} to {wanted.max()} asked for, {self.path} has {len(self)}"
             )

@@ -101,8 +101,8 @@ def _preview(config: Any) -> dict[str, Any]:
     from flows.models import find_files
     from flows.steps.precompute import scan
 
-    found = scan(config)
     files = find_files(config.models, sampled=config.sampled is not None)
+    found = scan(config)
     return {
         "inputs": len(found.items) + len(found.rejects) + len(found.duplicates),
         "to encode": len(found.items),

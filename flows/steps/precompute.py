@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.config import num_cpus
-from flows.models import PHOTO, LoadedModels, ModelOptions, load_models
+from flows.models import PHOTO, LoadedModels, ModelOptions, find_files, load_models
 from flows.schemas import store_schema
 from flows.steps.encode import ShardEncoder
 from flows.steps.origin import write_origin
@@ -162,6 +162,7 @@ def precompute(
     """
     begin = time.perf_counter()
     watch = Stopwatch()
+    find_files(config.models, sampled=config.sampled is not None)  # before a long listing
     with watch.time("scan"):
         found = scan(config)
     with watch.time("load models"):

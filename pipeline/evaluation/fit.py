@@ -34,6 +34,6 @@ def s_space_fit(
         trained.config,
         num_pairs=num_pairs,
         pairs=pairs or PairConfig(),
-        device=trained.s_mean.device,
+        device=trained.s_centre.device,
     )
     return held_out.fit(trained)

@@ -2,8 +2,8 @@
 
 One file holds tensors and, in its metadata, one JSON document. Tensor names: ``mapper.<key>`` the
 weights to use, ``live.<key>`` the weights being trained where they differ (weight averaging),
-``adam.exp_avg.<key>``, ``adam.exp_avg_sq.<key>`` and ``adam.step`` the optimiser, ``s_mean`` and
-``s_std`` the statistics of the training rows. Pairs are drawn by step number, so that the step is
+``adam.exp_avg.<key>``, ``adam.exp_avg_sq.<key>`` and ``adam.step`` the optimiser, ``s_centre``
+and ``s_std`` the scaling of codes. Pairs are drawn by step number, so that the step is
 the whole state of the random numbers.
 """
 
@@ -86,8 +86,8 @@ class TrainedMapper:
 
     mapper: DeltaMapper
     """Frozen, in evaluation mode."""
-    s_mean: Tensor
-    """[S] float32, of the training rows."""
+    s_centre: Tensor
+    """[S] float32, subtracted from raw codes before they are divided by `s_std`."""
     s_std: Tensor
     """[S] float32, of the training rows; 0 for a channel that never varied."""
     z_score: bool
@@ -116,13 +116,13 @@ class TrainedMapper:
         Raises:
             ShapeError: a width differs from the trained one.
         """
-        device = self.s_mean.device
+        device = self.s_centre.device
         s = torch.as_tensor(s, dtype=torch.float32, device=device)
         condition = torch.as_tensor(condition, dtype=torch.float32, device=device)
         assert_shape(s, (None, self.config.s_dim), "s")
         if not self.z_score:
             return self.mapper(s, condition)
-        scaled = (s - self.s_mean) * torch.where(self.s_std > 0, 1.0 / self.s_std, 0.0)
+        scaled = (s - self.s_centre) * torch.where(self.s_std > 0, 1.0 / self.s_std, 0.0)
         return self.mapper(scaled, condition) * self.s_std
 
 
@@ -142,7 +142,7 @@ def load_trained(source: Path | str | bytes, device: torch.device | str = "cpu")
     load_weights(mapper, checkpoint.part(MAPPER_PREFIX))
     return TrainedMapper(
         mapper=mapper.eval().requires_grad_(requires_grad=False).to(device),
-        s_mean=checkpoint.tensors["s_mean"].to(device),
+        s_centre=checkpoint.tensors["s_centre"].to(device),
         s_std=checkpoint.tensors["s_std"].to(device),
         z_score=document["recipe"]["z_score"],
         step=document["step"],

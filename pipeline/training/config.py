@@ -19,6 +19,7 @@ FAST_STEPS = 4_000
 FAST_BATCH = 256
 FAST_LEARNING_RATE = 0.5
 FAST_EMA_DECAY = 0.999
+FAST_SIGNATURE = 2.0
 WARMUP_SHARE = 0.03
 """Share of the steps in which the learning rate of `fast` rises from 0."""
 
@@ -43,6 +44,11 @@ class TrainConfig:
 
     z_score: bool | None = None
     """Train on codes scaled by the mean and std of the training rows. None: `fast` does."""
+
+    layer_signature: float | None = None
+    """With `z_score`: size, in standard deviations, of a fixed random pattern added to the codes
+    that the mapper reads. The layers of a group share one network, which could not tell centred
+    codes of one layer from those of another. None: 0 (`official`), 2 (`fast`)."""
 
     ema_decay: float | None = None
     """Decay per step of the weight average that is evaluated and saved; 0 switches it off. None: 0
@@ -96,6 +102,8 @@ class TrainConfig:
             problems.append(f"recipe is {self.recipe!r}: choose one of {get_args(RecipeName)}")
         if self.learning_rate is not None and self.learning_rate <= 0:
             problems.append(f"learning_rate is {self.learning_rate}: must be positive")
+        if self.layer_signature is not None and self.layer_signature < 0:
+            problems.append(f"layer_signature is {self.layer_signature}: 0 or more")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             problems.append(f"ema_decay is {self.ema_decay}: 0 or more, below 1")
         if min(self.mse_weight, self.cosine_weight) < 0 or not self.mse_weight + self.cosine_weight:
@@ -120,6 +128,8 @@ class Recipe:
     """Steps of the linear rise."""
     z_score: bool
     """Whether codes are scaled by the statistics of the training rows."""
+    layer_signature: float
+    """Size of the pattern that tells layers apart, in standard deviations."""
     ema_decay: float
     """Decay per step of the weight average; 0 for none."""
     pixelnorm_axis: PixelNormAxis
@@ -150,6 +160,7 @@ def resolve(config: TrainConfig, num_rows: int) -> Recipe:
     steps = config.steps or (epochs_steps if published else FAST_STEPS)
     rate = config.learning_rate or (PUBLISHED_LEARNING_RATE if published else FAST_LEARNING_RATE)
     ema_decay = 0.0 if published else FAST_EMA_DECAY
+    signature = 0.0 if published else FAST_SIGNATURE
     return Recipe(
         steps=steps,
         batch_size=batch_size,
@@ -157,6 +168,7 @@ def resolve(config: TrainConfig, num_rows: int) -> Recipe:
         schedule="constant" if published else "cosine",
         warmup_steps=0 if published else max(1, int(WARMUP_SHARE * steps)),
         z_score=not published if config.z_score is None else config.z_score,
+        layer_signature=signature if config.layer_signature is None else config.layer_signature,
         ema_decay=ema_decay if config.ema_decay is None else config.ema_decay,
         pixelnorm_axis=config.pixelnorm_axis or ("layers" if published else "channels"),
         linear_head=not published if config.linear_head is None else config.linear_head,

@@ -32,18 +32,23 @@ class RowSource(Protocol):
         ...
 
 
-class SStatistics(NamedTuple):
-    """Mean and standard deviation of style codes, per channel."""
+class SScaling(NamedTuple):
+    """How raw style codes become the scaled ones that a mapper reads: ``(s - centre) / std``."""
 
-    mean: Floats
-    """[S] float32."""
+    centre: Floats
+    """[S] float32, subtracted: the mean of the training rows, moved by the layer signature."""
     std: Floats
-    """[S] float32, population; 0 for a channel that never varies."""
+    """[S] float32, of the training rows, population; 0 for a channel that never varies."""
 
     @property
     def scale(self) -> Floats:
         """[S] float32: 1 / std, and 0 for a channel that never varies."""
         return np.divide(1.0, self.std, out=np.zeros_like(self.std), where=self.std > 0)
+
+    def signed(self, size: float, generator: np.random.Generator) -> "SScaling":
+        """The same scaling with a normal random pattern of `size` left in every scaled code."""
+        pattern = generator.standard_normal(len(self.std), dtype=np.float32)
+        return self._replace(centre=self.centre - size * pattern * self.std)
 
 
 class RowBlock(NamedTuple):
@@ -54,19 +59,19 @@ class RowBlock(NamedTuple):
     s: Floats
     """[N, S] float32 style codes."""
 
-    def statistics(self) -> SStatistics:
+    def scaling(self) -> SScaling:
         """Mean and std of the codes, summed in float64."""
         mean = self.s.mean(axis=0, dtype=np.float64)
         total = np.zeros_like(mean)
         for start in range(0, len(self.s), BLOCK_ROWS):
             total += np.square(self.s[start : start + BLOCK_ROWS] - mean).sum(axis=0)
         std = np.sqrt(total / len(self.s))
-        return SStatistics(mean.astype(np.float32), std.astype(np.float32))
+        return SScaling(mean.astype(np.float32), std.astype(np.float32))
 
-    def z_score(self, statistics: SStatistics) -> None:
+    def rescale(self, scaling: SScaling) -> None:
         """Scale the codes in place."""
-        np.subtract(self.s, statistics.mean, out=self.s)
-        np.multiply(self.s, statistics.scale, out=self.s)
+        np.subtract(self.s, scaling.centre, out=self.s)
+        np.multiply(self.s, scaling.scale, out=self.s)
 
 
 class PairBatch(NamedTuple):

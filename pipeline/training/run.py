@@ -17,11 +17,11 @@ from pipeline.errors import CheckpointError, DivergedError, PairError
 from pipeline.models.delta_mapper import DeltaMapperConfig
 from pipeline.pairs.index import NeighbourGraph, restrict_graph
 from pipeline.pairs.sampling import PairConfig
-from pipeline.rng import seed_for
+from pipeline.rng import generator_for, seed_for
 from pipeline.shapes import Ints
 from pipeline.training.checkpoint import Checkpoint, TrainedMapper
 from pipeline.training.config import TrainConfig, resolve
-from pipeline.training.data import PairBatches, RowSource, SStatistics, load_rows
+from pipeline.training.data import PairBatches, RowSource, load_rows
 from pipeline.training.held_out import HeldOut
 from pipeline.training.loss import LossWeights
 from pipeline.training.state import TrainingState
@@ -50,9 +50,10 @@ class TrainingRun:
         self._refuse_leak(train_rows, eval_rows)
         block = load_rows(rows, train_rows, s_dim=sum(widths))
         self.recipe = resolve(config, len(train_rows))
-        self.statistics: SStatistics = block.statistics()
+        signature = generator_for(config.seed, "layer-signature")
+        self._scaling = block.scaling().signed(self.recipe.layer_signature, signature)
         if self.recipe.z_score:
-            block.z_score(self.statistics)
+            block.rescale(self._scaling)
         graph = None if neighbours is None else restrict_graph(neighbours, train_rows)
         self._batches = PairBatches(
             block,
@@ -112,7 +113,7 @@ class TrainingRun:
         self._refuse_divergence(float(self._loss_sum.sum()))
         tensors = {
             **self.state.tensors(),
-            **self._statistics_tensors(),
+            **self._scaling_tensors(),
             # Losses since the last record, which a resumed run goes on summing.
             "loss_sum": self._loss_sum,
         }
@@ -120,15 +121,15 @@ class TrainingRun:
 
     def mapper_file(self) -> Checkpoint:
         """What using the mapper needs, the same bytes however often the run was interrupted."""
-        tensors = {**self.state.weights(), **self._statistics_tensors()}
+        tensors = {**self.state.weights(), **self._scaling_tensors()}
         return Checkpoint(tensors=tensors, document=self._document())
 
     def trained(self) -> TrainedMapper:
         """The weights to use, as they are now."""
-        tensors = self._statistics_tensors()
+        tensors = self._scaling_tensors()
         return TrainedMapper(
             mapper=self.state.best.eval(),
-            s_mean=tensors["s_mean"].to(self._device),
+            s_centre=tensors["s_centre"].to(self._device),
             s_std=tensors["s_std"].to(self._device),
             z_score=self.recipe.z_score,
             step=self.state.step,
@@ -166,9 +167,9 @@ class TrainingRun:
             "history": self.history,
         }
 
-    def _statistics_tensors(self) -> dict[str, Tensor]:
-        mean, std = (torch.from_numpy(values) for values in self.statistics)
-        return {"s_mean": mean, "s_std": std}
+    def _scaling_tensors(self) -> dict[str, Tensor]:
+        centre, std = (torch.from_numpy(values) for values in self._scaling)
+        return {"s_centre": centre, "s_std": std}
 
     def _train_record(self) -> Record:
         step = self.state.step

@@ -12,6 +12,8 @@ from PIL import Image
 
 from flows.cli import COMMANDS
 
+pytestmark = pytest.mark.timeout(900)  # a day of ten real processes, on a busy machine, too
+
 PROGRAM = Path(sys.executable).with_name("deltaedit")
 HEAVY = ("torch", "open_clip", "faiss", "h5py", "PIL", "numpy", "prefect", "dask", "matplotlib")
 

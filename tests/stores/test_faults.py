@@ -14,6 +14,10 @@ from stores.store import Store
 from stores.verify import verify_store
 
 
+NUM_SHARDS = 5
+"""Of the runs that are killed: 50 files of which 4 copies are left out, 10 a shard."""
+
+
 def _undisturbed(
     run, tmp_path: Path, num_files: int, shard_rows: int
 ) -> tuple[Path, dict[str, str]]:
@@ -34,7 +38,7 @@ def _kill(process: BaseProcess) -> bool:
 def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None:
     source, expected = _undisturbed(run, tmp_path, 50, 10)
     instants = random.Random(20)  # noqa: S311 - instants, not secrets
-    kills = rounds = 0
+    kills = rounds = half_way = 0
     while kills < num_kills:
         path = tmp_path / f"killed-{rounds}.store"
         rounds += 1
@@ -46,9 +50,11 @@ def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None
                 break
             kills += 1
             committed = _check_after_kill(path, committed)
+            half_way += 0 < len(committed) < NUM_SHARDS
         run.main(str(source), str(path), 10)
         assert run.digests(path) == expected
         assert verify_store(path, full=True) == []
+    assert half_way, "every kill came before the first commit or after the last"
 
 
 def _check_after_kill(path: Path, committed: set[int]) -> set[int]:

@@ -34,7 +34,7 @@ def test_a_mapper_that_predicts_nothing_is_the_zero_predictor(rows):
     s = torch.from_numpy(rows.columns["s"])
     trained = TrainedMapper(
         mapper=mapper,
-        s_mean=s.mean(0),
+        s_centre=s.mean(0),
         s_std=s.std(0, correction=0),
         z_score=True,
         step=0,

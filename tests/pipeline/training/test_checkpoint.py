@@ -56,7 +56,7 @@ def test_predict_undoes_the_z_scoring(files, rows):
     trained = files["fast"][1]
     s, clip = torch.from_numpy(rows.columns["s"][:4]), rows.columns["clip"]
     condition = pair_conditions(clip[:4], clip[4:8])
-    scaled = trained.mapper((s - trained.s_mean) / trained.s_std, condition)
+    scaled = trained.mapper((s - trained.s_centre) / trained.s_std, condition)
     assert torch.allclose(trained.predict(s, condition), scaled * trained.s_std, atol=1e-5)
 
 

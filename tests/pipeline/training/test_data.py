@@ -72,13 +72,20 @@ def test_nearest_uses_the_given_graph(block):
 
 def test_z_scored_codes_have_mean_0_and_std_1_and_constant_channels_become_0(block):
     block.s[:, 5] = 7.5
-    statistics = block.statistics()
-    assert statistics.std[5] == 0
-    block.z_score(statistics)
+    scaling = block.scaling()
+    assert scaling.std[5] == 0
+    block.rescale(scaling)
     varying = np.arange(block.s.shape[1]) != 5
     assert np.abs(block.s.mean(axis=0)).max() < 1e-5
     assert np.allclose(block.s.std(axis=0)[varying], 1, atol=1e-4)
     assert (block.s[:, 5] == 0).all()
+
+
+def test_a_layer_signature_of_its_size_stays_in_scaled_codes(block):
+    block.rescale(block.scaling().signed(2.0, np.random.default_rng(0)))
+    pattern = block.s.mean(axis=0)
+    assert pattern.std() == pytest.approx(2.0, rel=0.3)
+    assert np.allclose(block.s.std(axis=0), 1, atol=1e-4)
 
 
 def test_codes_of_another_width_and_single_rows_are_refused(rows, split):
