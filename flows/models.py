@@ -147,10 +147,12 @@ def choose_device(device: str) -> str:
     """``auto`` -> the first CUDA device, else the CPU.
 
     Raises:
-        PipelineError: a CUDA device was asked for and is not there.
+        PipelineError: there is no such kind of device, or a CUDA device that is not there.
     """
     import torch
 
+    if not DEVICE.fullmatch(device):
+        raise PipelineError(f"device {device!r} is none of auto, cpu, cuda, cuda:0, cuda:1 ...")
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device.startswith("cuda"):

@@ -20,7 +20,13 @@ from flows.config import num_cpus
 from flows.steps.progress import Progress
 from pipeline.demo import train_autoencoder, train_clip, train_mapping
 from pipeline.demo.avatars import Attributes, draw_avatar
-from pipeline.demo.export import centre_codes, clip_file, encoder_file, generator_file
+from pipeline.demo.export import (
+    centre_codes,
+    clip_file,
+    encoder_file,
+    generator_file,
+    shift_codes,
+)
 from pipeline.editing import TEMPLATES
 from pipeline.images import to_float
 from pipeline.models.registry import BUNDLED_FOLDER
@@ -60,6 +66,7 @@ def main(out: Path, *, install: bool) -> None:
     images, people = training_set(out)
     clip = train_world_clip(out, images, people)
     model = train_world_autoencoder(out, images)
+    shift_codes(model)
     latent_avg = centre_codes(model, to_float(images[: 16 * CODE_BATCH].permute(0, 2, 3, 1)))
     train_world_mapping(model, images, latent_avg)
     files = {

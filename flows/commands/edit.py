@@ -1,6 +1,7 @@
 """`deltaedit edit`: text-driven edits as a labelled grid."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -38,21 +39,7 @@ from flows.commands.options import DRY_RUN, JSON, RUN, checked, print_result, sh
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The picture (PNG).")
 @JSON
 @DRY_RUN
-def command(
-    run: Path,
-    *,
-    texts: tuple[str, ...],
-    keys: tuple[str, ...],
-    images: tuple[Path, ...],
-    neutral: str | None,
-    strength: float,
-    threshold: float | None,
-    top_k: int | None,
-    method: str,
-    out: Path,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
+def command(run: Path, *, out: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Edit rows of the store or image files with the mapper of RUN.
 
     Example: deltaedit edit faces.run --image me.png --text "face with glasses" --out edit.png
@@ -64,18 +51,7 @@ def command(
     from flows.steps.output import write_config_beside
     from flows.steps.sheets import write_picture
 
-    config = checked(
-        EditConfig,
-        run=run,
-        texts=texts,
-        keys=keys,
-        images=images,
-        neutral=neutral,
-        strength=strength,
-        threshold=threshold,
-        top_k=top_k,
-        method=method,
-    )
+    config = checked(EditConfig, run=run, **options)
     show_config(config)
     check_edit(config)
     if dry_run:

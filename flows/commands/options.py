@@ -78,6 +78,48 @@ def take_model_options(options: dict[str, Any]) -> Any:
     return checked(ModelOptions, **taken, columns=columns)
 
 
+def pair_options(command: Callable) -> Callable:
+    """The options that choose pairs; together they make a `pipeline.pairs.PairConfig`."""
+    options = [
+        click.option(
+            "--policy",
+            type=click.Choice(["random", "nearest", "band"]),
+            default="random",
+            show_default=True,
+            help="random is the paper's; nearest draws among the k nearest; band between two "
+            "similarities.",
+        ),
+        click.option(
+            "--num-neighbours", type=int, default=16, show_default=True, help="k of nearest."
+        ),
+        click.option(
+            "--min-similarity",
+            type=float,
+            default=-1.0,
+            show_default=True,
+            help="Least CLIP cosine of a pair (nearest and band).",
+        ),
+        click.option(
+            "--max-similarity",
+            type=float,
+            default=1.0,
+            show_default=True,
+            help="Largest CLIP cosine of a pair (nearest and band).",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def take_pair_config(options: dict[str, Any], *, seed: int) -> Any:
+    """Remove the values of `pair_options` from a command's options and build their config."""
+    from pipeline.pairs import PairConfig
+
+    names = ("policy", "num_neighbours", "min_similarity", "max_similarity")
+    return checked(PairConfig, **{name: options.pop(name) for name in names}, seed=seed)
+
+
 def checked(config: type, **values: Any) -> Any:
     """Build a config; what is wrong with its values becomes a usage error (exit code 2)."""
     try:

@@ -2,36 +2,25 @@
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flows.commands.options import JSON, SEED, SHEET, STORE, checked, print_result, show_config
+from flows.commands.options import (
+    JSON,
+    SEED,
+    SHEET,
+    STORE,
+    pair_options,
+    print_result,
+    show_config,
+    take_pair_config,
+)
 
 
 @click.command()
 @STORE
-@click.option(
-    "--policy",
-    type=click.Choice(["random", "nearest", "band"]),
-    default="random",
-    show_default=True,
-    help="random is the paper's; nearest draws among the k nearest; band between two similarities.",
-)
-@click.option("--num-neighbours", type=int, default=16, show_default=True, help="k of nearest.")
-@click.option(
-    "--min-similarity",
-    type=float,
-    default=-1.0,
-    show_default=True,
-    help="Least CLIP cosine of a pair (nearest and band).",
-)
-@click.option(
-    "--max-similarity",
-    type=float,
-    default=1.0,
-    show_default=True,
-    help="Largest CLIP cosine of a pair (nearest and band).",
-)
+@pair_options
 @click.option(
     "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Pairs to draw."
 )
@@ -41,16 +30,13 @@ from flows.commands.options import JSON, SEED, SHEET, STORE, checked, print_resu
 @JSON
 def command(
     store: Path,
-    policy: str,
-    num_neighbours: int,
-    min_similarity: float,
-    max_similarity: float,
-    count: int,
     *,
+    count: int,
     seed: int,
     out: Path | None,
     sheet: Path | None,
     as_json: bool,
+    **options: Any,
 ) -> None:
     """Draw pairs of rows from STORE's training split; the same seed draws the same pairs.
 
@@ -59,17 +45,9 @@ def command(
     from flows.config import go_offline
     from flows.steps.output import write_config_beside, write_output
     from flows.steps.pairs import as_lines, draw_pairs
-    from pipeline.pairs import PairConfig
 
     go_offline()
-    config = checked(
-        PairConfig,
-        policy=policy,
-        num_neighbours=num_neighbours,
-        min_similarity=min_similarity,
-        max_similarity=max_similarity,
-        seed=seed,
-    )
+    config = take_pair_config(options, seed=seed)
     resolved = {"store": store, "count": count, "pairs": config}
     show_config(resolved)
     pairs = draw_pairs(store, config, count)

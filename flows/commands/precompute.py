@@ -51,7 +51,6 @@ def command(
     Example: deltaedit precompute faces faces.store --models avatar
     """
     from flows.config import go_offline, num_cpus, prefect_is_configured
-    from flows.exits import IncompleteError
 
     go_offline()
     start_logging()
@@ -70,20 +69,30 @@ def command(
     if dry_run:
         print_result(_preview(config), as_json=as_json)
         return
-    if use_prefect or prefect_is_configured():
-        from flows.precompute import precompute as run
-    else:
-        run = _run_with_progress
-    summary = run(config)
+    summary = _recorded(config) if use_prefect or prefect_is_configured() else _shown(config)
     print_result(summary.as_dict(), as_json=as_json)
+    _judge(summary, config)
+
+
+def _judge(summary: Any, config: Any) -> None:
+    from flows.exits import IncompleteError
+
     if summary.reject_rate > config.max_reject_rate:
         raise IncompleteError(
             f"{summary.rejects} of {summary.inputs} inputs were rejected, more than "
-            f"--max-reject-rate {config.max_reject_rate}; reasons: {store}/rejects"
+            f"--max-reject-rate {config.max_reject_rate}; reasons: {config.store}/rejects"
         )
 
 
-def _run_with_progress(config: Any) -> Any:
+def _recorded(config: Any) -> Any:
+    """Run as a Prefect flow."""
+    from flows.precompute import precompute
+
+    return precompute(config)
+
+
+def _shown(config: Any) -> Any:
+    """Run in this process, with a progress bar or a line a shard."""
     from flows.steps.precompute import precompute
     from flows.steps.progress import Progress
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from pipeline.demo.train_autoencoder import ENCODER, Autoencoder
 from pipeline.models.layers import EqualLinear
+from pipeline.models.stylegan2_layers import ModulatedConv2d
 
 
 @torch.no_grad()
@@ -28,6 +29,27 @@ def centre_codes(model: Autoencoder, images: Tensor) -> Tensor:
     assert isinstance(linear, EqualLinear)
     linear.bias.sub_(mean / linear.bias_gain)
     return mean
+
+
+CODE_SHIFT = 2.5
+"""Added to every code; more than five times the codes' standard deviation."""
+
+
+@torch.no_grad()
+def shift_codes(model: Autoencoder, shift: float = CODE_SHIFT) -> None:
+    """Add a constant to all codes of encoder and generator; every picture stays as it is.
+
+    The mapping network ends in a leaky ReLU, which cannot easily give codes around zero. The style
+    layers take the constant back; they do so with their weights as they ship, in half precision.
+    """
+    linear = model.encoder.get_submodule("styles.0.linear")
+    assert isinstance(linear, EqualLinear)
+    linear.bias.add_(shift / linear.bias_gain)
+    for module in model.generator.modules():
+        if isinstance(module, ModulatedConv2d):
+            style = module.modulation
+            shipped = style.weight.half().float() * style.weight_gain
+            style.bias.sub_(shipped.sum(dim=1) * shift / style.bias_gain)
 
 
 def generator_file(model: Autoencoder, latent_avg: Tensor) -> bytes:

@@ -1,10 +1,12 @@
 """Training of the avatar generator's mapping network z -> w, on the encoder's codes.
 
 The mapping network learns the distribution of the codes that the encoder gives to avatars, so that
-sampled z give avatars. Both networks are small MLPs: a few minutes on a CPU. First the mapping is
-fitted to the Gaussian that has the mean and covariance of the codes, so that every z begins with a
-place of its own; then a non-saturating GAN with R1 (Mescheder et al. 2018) gives it the shape of
-the codes, while the distance of means and covariances keeps it from collapsing.
+sampled z give avatars. Both networks are small MLPs: a few minutes on a CPU. The mapping starts as
+the Gaussian that has the mean and covariance of the codes, exactly, so that every z has a place of
+its own; then a non-saturating GAN with R1 (Mescheder et al. 2018) gives it the shape of the codes,
+while the distance of means and covariances keeps it from collapsing.
+
+The network ends in a leaky ReLU, so codes must be mostly positive: see `export.shift_codes`.
 """
 
 import copy
@@ -15,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.layers import LRELU_GAIN, LRELU_SLOPE, EqualLinear
+
 WIDTH = 512
 GROUP = 16
 """Codes that the discriminator looks at together."""
@@ -24,15 +28,13 @@ GROUP = 16
 class MappingConfig:
     """How the mapping network is trained."""
 
-    num_warm_steps: int = 400
-    """Updates towards the Gaussian."""
     num_steps: int = 3_000
-    """Updates of each network after that."""
+    """Updates of each network."""
     batch_size: int = 256
     """Codes per update; a multiple of the group of 16."""
-    learning_rate: float = 1.0
+    learning_rate: float = 0.5
     """Adam's rate for the mapping network, whose stored weights are about 100 (lr_mul 0.01): they
-    move by a hundredth a step."""
+    move by half a hundredth a step."""
     critic_rate: float = 5e-4
     """Adam's rate for the discriminator."""
     r1_weight: float = 2.0
@@ -43,7 +45,7 @@ class MappingConfig:
     """Weight of what w has outside the subspace of the codes, in units of their variance."""
     instance_noise: float = 0.25
     """Noise on what the discriminator sees, in standard deviations; keeps it from winning early."""
-    ema_decay: float = 0.9
+    ema_decay: float = 0.99
     """Decay per step of the averaged network that is kept."""
     seed: int = 13
     """Seed of everything drawn."""
@@ -85,17 +87,11 @@ def train(
     style_dim = codes.shape[1]
     whiten = _Whitening(codes)
     real = whiten(codes)
+    start_at_gaussian(mapping, whiten.mean, whiten.axes * whiten.spread)
     discriminator = _Discriminator(whiten.rank)
     average = copy.deepcopy(mapping)
     optimizer = torch.optim.Adam(mapping.parameters(), lr=config.learning_rate, betas=(0.0, 0.99))
     critic = torch.optim.Adam(discriminator.parameters(), lr=config.critic_rate, betas=(0.0, 0.99))
-    for _ in range(config.num_warm_steps):
-        z = torch.randn(config.batch_size, style_dim)
-        loss = (mapping(z) - whiten.gaussian(z)).square().sum(dim=1).mean() / whiten.variance
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-    on_step(0, {"warm": float(loss.detach())})
     for step in range(config.num_steps):
         scale = min(1.0, 4 * (1 - step / config.num_steps))
         for group in optimizer.param_groups:
@@ -142,6 +138,33 @@ def train(
     return average
 
 
+@torch.no_grad()
+def start_at_gaussian(mapping: nn.Sequential, mean: Tensor, axes: Tensor) -> None:
+    """Make ``mapping(z)`` equal ``mean + axes z[:R]`` wherever that is positive.
+
+    Each hidden layer holds u and -u side by side (half of its units each): their leaky ReLUs
+    together still say what u was, so every layer can hand it on.
+
+    Args:
+        mapping: `Generator.style`.
+        mean: [D] of the codes.
+        axes: [D, R] principal axes, scaled by their standard deviations; R at most D / 2.
+    """
+    layers = [layer for layer in mapping if isinstance(layer, EqualLinear)]
+    half = layers[0].weight.shape[1] // 2
+    eye = torch.eye(half)
+    restore = torch.cat([eye, -eye], dim=1) / (LRELU_GAIN * (1 + LRELU_SLOPE))  # units -> u
+    for number, layer in enumerate(layers):
+        source = torch.cat([eye, torch.zeros(half, half)], dim=1) if number == 0 else restore
+        if number == len(layers) - 1:
+            weight = axes @ source[: axes.shape[1]] / LRELU_GAIN
+            layer.bias.copy_(mean / LRELU_GAIN / layer.bias_gain)
+        else:
+            weight = torch.cat([source, -source])
+            layer.bias.zero_()
+        layer.weight.copy_(weight / layer.weight_gain)
+
+
 class _Whitening:
     """Codes -> coordinates of unit variance along the principal axes that carry variance."""
 
@@ -159,10 +182,6 @@ class _Whitening:
 
     def __call__(self, codes: Tensor) -> Tensor:
         return (codes - self.mean) @ self.matrix
-
-    def gaussian(self, z: Tensor) -> Tensor:
-        """z [N, D] -> codes of a Gaussian with the mean and covariance of the real ones."""
-        return self.mean + (z[:, : self.rank] * self.spread) @ self.axes.t()
 
     def stray(self, codes: Tensor) -> Tensor:
         """Mean squared distance from the subspace of the axes, as a share of the variance."""

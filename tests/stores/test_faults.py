@@ -13,9 +13,8 @@ from stores.errors import ManifestError
 from stores.store import Store
 from stores.verify import verify_store
 
-
 NUM_SHARDS = 5
-"""Of the runs that are killed: 50 files of which 4 copies are left out, 10 a shard."""
+"""Of the runs that are killed: 50 files of which 2 copies are left out, 10 a shard."""
 
 
 def _undisturbed(
@@ -45,7 +44,9 @@ def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None
         committed: set[int] = set()
         for _ in range(25):
             process = start("run.main(source, path, 10)", source=str(source), path=str(path))
-            time.sleep(instants.uniform(0.0, 0.2))
+            if instants.random() < 0.8:
+                _wait_for_driver(process, path)
+            time.sleep(instants.uniform(0.0, 0.15))
             if not _kill(process):
                 break
             kills += 1
@@ -54,7 +55,18 @@ def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None
         run.main(str(source), str(path), 10)
         assert run.digests(path) == expected
         assert verify_store(path, full=True) == []
+    print("HW", kills, half_way)
     assert half_way, "every kill came before the first commit or after the last"
+
+
+def _wait_for_driver(process: BaseProcess, path: Path) -> None:
+    """Until the process says in the lock that it drives, or has ended."""
+    while process.is_alive():
+        if (path / "driver.lock").exists() and f": {process.pid}" in (
+            path / "driver.lock"
+        ).read_text():
+            return
+        time.sleep(0.002)
 
 
 def _check_after_kill(path: Path, committed: set[int]) -> set[int]:
