@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.steps.looking import TILE, render
+from flows.steps.looking import TILE, StorePictures, render
 from flows.steps.origin import load_stored_models
 from flows.steps.reading import read_picture
 from flows.steps.relevance import RELEVANCE, load_relevance
@@ -24,6 +24,8 @@ from stores.store import Store
 
 EDIT_COLUMNS = ("clip", "w_plus", "s")
 METHODS = ("deltaedit",)
+BLANK = np.full((TILE, TILE, 3), 255, dtype=np.uint8)
+"""Stands for an original that is gone."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +76,7 @@ class Sources:
 
     names: list[str]
     originals: list[np.ndarray | None]
-    """[H, W, 3] uint8; None where only codes are at hand."""
+    """[H, W, 3] uint8; None where only codes are left."""
     codes: dict[str, np.ndarray]
     """Columns clip, w_plus and s."""
 
@@ -152,7 +154,8 @@ class Editor:
     def gather(self, keys: Sequence[str], images: Sequence[Path]) -> Sources:
         """Codes of rows and of image files, in that order."""
         parts: list[dict[str, np.ndarray]] = []
-        originals: list[np.ndarray | None] = [None] * len(keys)
+        pictures = StorePictures(self.store)
+        originals = [pictures.source(key) for key in keys]
         if keys:
             rows = [self.reader.index_of(key) for key in keys]
             parts.append(self.reader.rows(rows, EDIT_COLUMNS))
@@ -228,7 +231,7 @@ def _grid(
     for number, original in enumerate(sources.originals):
         row = [reconstructions[number], *(edited[number] for edited in pictures)]
         if with_originals:
-            row.insert(0, reconstructions[number] if original is None else original)
+            row.insert(0, BLANK if original is None else original)
         rows.append([to_square(picture, TILE) for picture in row])
     heads = ["original"] if with_originals else []
     return label_grid(

@@ -9,7 +9,7 @@ import numpy as np
 
 from flows.config import resolved_text
 from flows.steps.splits import eval_rows
-from flows.steps.train import run_store
+from flows.steps.train import fit_table, run_store
 from pipeline.evaluation import Alignment, alignment, s_space_fit, tsne
 from pipeline.pictures import scatter
 from pipeline.training import MAPPER_NAME, load_trained
@@ -49,12 +49,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
     rows = eval_rows(reader)
     fit = s_space_fit(trained, reader, rows, num_pairs=config.num_pairs)
     result: dict[str, object] = {"eval rows": len(rows)}
-    for space, groups in (("raw", fit.raw), ("scaled", fit.scaled)):
+    for space, groups in fit_table(fit).items():
         for group, values in groups.items():
-            result[f"{space} {group}"] = {
-                name: round(value, 4)
-                for name, value in (*values._asdict().items(), ("explained", values.explained))
-            }
+            rounded = {name: round(value, 4) for name, value in values.items()}
+            result[f"{space} {group}"] = rounded
     make_folder(config.out)
     text = json.dumps({"config": json.loads(resolved_text(config)), "result": result}, indent=2)
     write_atomic(config.out / RESULT_NAME, text.encode())

@@ -37,7 +37,7 @@ class StorePictures:
 
     def of_keys(self, keys: Sequence[str]) -> list[np.ndarray]:
         """One picture per key, in order."""
-        found = [self._source(key) for key in keys]
+        found = [self.source(key) for key in keys]
         lost = [key for key, picture in zip(keys, found, strict=True) if picture is None]
         rendered = iter(self.reconstruct(lost) if lost else ())
         return [next(rendered) if picture is None else picture for picture in found]
@@ -55,8 +55,8 @@ class StorePictures:
         pictures = render(generator, codes["s"], codes["w_plus"])
         return [to_square(picture, TILE) for picture in pictures]
 
-    def _source(self, key: str) -> np.ndarray | None:
-        """The source image, if it is still where it was."""
+    def source(self, key: str) -> np.ndarray | None:
+        """The source image of a key, if it is still where it was."""
         for path in self._places(key):
             try:
                 return to_square(decode_image(read_image_bytes(SourceItem(key, path))), TILE)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -18,6 +18,7 @@ from pipeline.training import (
     CHECKPOINT_NAME,
     MAPPER_NAME,
     Record,
+    SSpaceFit,
     TrainConfig,
     TrainResult,
     train_mapper,
@@ -112,9 +113,20 @@ def train(config: TrainRun, on_log: Callable[[Record], None] = lambda _record: N
                 made_from=rows.reader.fingerprints,
                 device=device,
             )
-        write_atomic(config.run / FIT_NAME, json.dumps(asdict(result.fit), indent=2).encode())
+        write_atomic(config.run / FIT_NAME, json.dumps(fit_table(result.fit), indent=2).encode())
         write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
     return result
+
+
+def fit_table(fit: SSpaceFit) -> dict[str, dict[str, dict[str, float]]]:
+    """A fit as plain numbers: space (raw, scaled) -> group of layers -> measure -> value."""
+    return {
+        space: {
+            group: {**values._asdict(), "explained": values.explained}
+            for group, values in groups.items()
+        }
+        for space, groups in (("raw", fit.raw), ("scaled", fit.scaled))
+    }
 
 
 def _find_checkpoint(config: TrainRun) -> bytes | None:

@@ -42,11 +42,11 @@ def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None
         path = tmp_path / f"killed-{rounds}.store"
         rounds += 1
         committed: set[int] = set()
-        for _ in range(25):
+        for _ in range(10):
             process = start("run.main(source, path, 10)", source=str(source), path=str(path))
             if instants.random() < 0.8:
-                _wait_for_driver(process, path)
-            time.sleep(instants.uniform(0.0, 0.15))
+                _wait_for_commits(process, path, instants.randrange(NUM_SHARDS))
+            time.sleep(instants.uniform(0.0, 0.05))
             if not _kill(process):
                 break
             kills += 1
@@ -55,18 +55,17 @@ def _kill_at_random_instants(run, start, tmp_path: Path, num_kills: int) -> None
         run.main(str(source), str(path), 10)
         assert run.digests(path) == expected
         assert verify_store(path, full=True) == []
-    print("HW", kills, half_way)
     assert half_way, "every kill came before the first commit or after the last"
 
 
-def _wait_for_driver(process: BaseProcess, path: Path) -> None:
-    """Until the process says in the lock that it drives, or has ended."""
+def _wait_for_commits(process: BaseProcess, path: Path, num_commits: int) -> None:
+    """Until the process drives the store and has so many shards, or has ended."""
+    lock = path / "driver.lock"
     while process.is_alive():
-        if (path / "driver.lock").exists() and f": {process.pid}" in (
-            path / "driver.lock"
-        ).read_text():
+        drives = lock.exists() and f": {process.pid}" in lock.read_text()
+        if drives and len(list((path / "entries").glob("*.json"))) >= num_commits:
             return
-        time.sleep(0.002)
+        time.sleep(0.001)
 
 
 def _check_after_kill(path: Path, committed: set[int]) -> set[int]:
