@@ -34,7 +34,7 @@ FACE_COLUMNS = slice(16, 48)
 class AutoencoderConfig:
     """How the avatar generator and encoder are trained."""
 
-    num_images: int = 320_000
+    num_images: int = 168_000
     """Pictures seen in all (with repetition)."""
     batch_size: int = 32
     """Pictures per step."""

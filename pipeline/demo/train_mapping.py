@@ -28,7 +28,7 @@ GROUP = 16
 class MappingConfig:
     """How the mapping network is trained."""
 
-    num_steps: int = 3_000
+    num_steps: int = 1_200
     """Updates of each network."""
     batch_size: int = 256
     """Codes per update; a multiple of the group of 16."""

@@ -16,7 +16,7 @@ PUBLISHED_EPOCHS = 50
 PUBLISHED_BATCH = 64
 PUBLISHED_LEARNING_RATE = 0.5
 FAST_STEPS = 4_000
-FAST_BATCH = 256
+FAST_BATCH = 128
 FAST_LEARNING_RATE = 1.0
 FAST_EMA_DECAY = 0.999
 FAST_SIGNATURE = 2.0
@@ -36,7 +36,7 @@ class TrainConfig:
     """Updates. None: 50 epochs (`official`), 4,000 (`fast`)."""
 
     batch_size: int | None = None
-    """Pairs per update. None: 64 (`official`), 256 (`fast`)."""
+    """Pairs per update. None: 64 (`official`), 128 (`fast`)."""
 
     learning_rate: float | None = None
     """Peak step size of Adam for weights stored with lr_mul 0.01: 0.5 here moves the effective
