@@ -25,6 +25,13 @@ def go_offline() -> None:
         os.environ.setdefault(name, value)
 
 
+def prepare_prefect() -> None:
+    """Defaults of Prefect that have to stand before it is imported, unless the user set them."""
+    go_offline()
+    # Its temporary server takes 9 to 21 s, longer on a busy machine; by default it gives up at 20 s.
+    os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
+
+
 def prefect_is_configured() -> bool:
     """Whether the user points Prefect at a server; only then are runs recorded there."""
     return bool(os.environ.get("PREFECT_API_URL"))

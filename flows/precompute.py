@@ -4,11 +4,11 @@ Importing this module imports Prefect, which takes seconds; the command line doe
 Prefect server is configured or asked for.
 """
 
-from flows.config import go_offline
+from flows.config import prepare_prefect
 
-go_offline()
+prepare_prefect()
 
-from prefect import flow, get_run_logger  # noqa: E402 - after telemetry is off
+from prefect import flow, get_run_logger  # noqa: E402 - after its defaults are set
 from prefect.artifacts import create_table_artifact  # noqa: E402
 
 from flows.steps.precompute import PrecomputeConfig, PrecomputeSummary  # noqa: E402

@@ -16,6 +16,9 @@ from pipeline.shapes import Floats, Ints, assert_shape
 
 BLOCK_ROWS = 8192
 """Rows read at once, so that the source's copy never doubles the memory of a column."""
+BATCHES_PER_DRAW = 32
+"""Batches whose pairs are drawn at once. After a training step the sampler's code and tables have
+left the processor's caches: drawing for one batch alone takes ten times its warm time."""
 
 
 class RowSource(Protocol):
@@ -144,6 +147,7 @@ class PairBatches:
         self._sampler = PairSampler(
             config, len(rows.units), neighbours=neighbours, units=rows.units
         )
+        self._drawn = (-1, np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         self._rows = rows
         self._device = torch.device(device)
         width, clip_dim = rows.s.shape[1], rows.units.shape[1]
@@ -158,10 +162,19 @@ class PairBatches:
 
     def batch(self, number: int) -> PairBatch:
         """Batch `number`, the same every time it is asked for."""
-        sources, targets = self._sampler.draw(number, self.batch_size)
+        sources, targets = self.pairs(number)
         if self._device.type == "cpu":
             return self._gather_into_buffers(sources, targets)
         return self._gather_on_device(sources, targets)
+
+    def pairs(self, number: int) -> tuple[Ints, Ints]:
+        """Source and target positions of batch `number`, [B] int64 each."""
+        draw, place = divmod(number, BATCHES_PER_DRAW)
+        if self._drawn[0] != draw:
+            drawn = self._sampler.draw(draw, BATCHES_PER_DRAW * self.batch_size)
+            self._drawn = (draw, *drawn)
+        part = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        return self._drawn[1][part], self._drawn[2][part]
 
     def _gather_into_buffers(self, sources: Ints, targets: Ints) -> PairBatch:
         s, units, delta_s = self._rows.s, self._rows.units, self._delta_s

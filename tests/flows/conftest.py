@@ -124,9 +124,9 @@ def small_shards() -> tuple[str, ...]:
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
     """A temporary Prefect database and API, for the whole session: it takes 10 s and more."""
-    from flows.config import go_offline
+    from flows.config import prepare_prefect
 
-    go_offline()
+    prepare_prefect()
     from prefect.testing.utilities import prefect_test_harness
 
     with prefect_test_harness(server_startup_timeout=DEADLINE_S):

@@ -38,12 +38,22 @@ def test_gathered_pairs_equal_those_of_the_published_training_set():
     assert np.abs(batch.condition.numpy() - expected[1])[:5].max() < 1e-6
 
 
+def test_batches_come_out_the_same_in_any_order(block):
+    forwards = PairBatches(block, PairConfig(), batch_size=8)
+    backwards = PairBatches(block, PairConfig(), batch_size=8)
+    numbers = [0, 31, 32, 33, 100]
+    expected = {number: forwards.pairs(number) for number in numbers}
+    for number in reversed(numbers):
+        assert np.array_equal(backwards.pairs(number), expected[number])
+    assert not np.array_equal(expected[0], expected[32])
+
+
 @pytest.mark.parametrize("policy", ["random", "nearest", "band"])
 def test_a_batch_holds_differences_and_conditions_of_its_pairs(block, policy):
     config = PairConfig(policy=policy, min_similarity=-1.0 if policy == "random" else 0.3)
     batches = PairBatches(block, config, batch_size=16)
     batch = batches.batch(3)
-    sources, targets = batches._sampler.draw(3, 16)
+    sources, targets = batches.pairs(3)
     assert np.array_equal(batch.s.numpy(), block.s[sources])
     assert np.allclose(batch.delta_s.numpy(), block.s[targets] - block.s[sources])
     expected = pair_conditions(block.units[sources], block.units[targets]).numpy()
@@ -55,7 +65,7 @@ def test_torch_and_numpy_gather_the_same_pairs(block):
     batches._resident_s, batches._resident_units = (
         batches.batch(0).s.new_tensor(values) for values in (block.s, block.units)
     )
-    sources, targets = batches._sampler.draw(5, 32)
+    sources, targets = batches.pairs(5)
     ours = batches._gather_into_buffers(sources, targets)
     theirs = batches._gather_on_device(sources, targets)
     for one, other in zip(ours, theirs, strict=True):
