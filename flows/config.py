@@ -28,7 +28,7 @@ def go_offline() -> None:
 def prepare_prefect() -> None:
     """Defaults of Prefect that have to stand before it is imported, unless the user set them."""
     go_offline()
-    # Its temporary server takes 9 to 21 s, longer on a busy machine; by default it gives up at 20 s.
+    # Its temporary server takes 9 to 21 s, more on a busy machine; by default it gives up at 20 s.
     os.environ.setdefault("PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS", "180")
 
 

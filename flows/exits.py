@@ -61,7 +61,9 @@ def run_to_exit_code(command: click.Command) -> int:
 
     Defects of the program itself keep their traceback.
     """
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    _asked.clear()
+    for signum in _STOPPERS:
+        signal.signal(signum, _on_stop)
     try:
         result = command.main(standalone_mode=False)
         sys.stdout.flush()
@@ -74,8 +76,26 @@ def run_to_exit_code(command: click.Command) -> int:
     return result if isinstance(result, int) else DONE
 
 
-def _on_sigterm(_signum: int, _frame: FrameType | None) -> None:
-    raise Terminated
+def stop_if_asked() -> None:
+    """Raise what a signal asked for once more.
+
+    A signal that arrives inside a destructor or a callback of a C library raises there and is
+    swallowed; long loops call this so that it is not forgotten.
+    """
+    if _asked:
+        raise _asked[-1]
+
+
+_STOPPERS: dict[int, type[BaseException]] = {
+    signal.SIGINT: KeyboardInterrupt,
+    signal.SIGTERM: Terminated,
+}
+_asked: list[type[BaseException]] = []
+
+
+def _on_stop(signum: int, _frame: FrameType | None) -> None:
+    _asked.append(_STOPPERS[signum])
+    raise _asked[-1]
 
 
 def _code_of(error: BaseException) -> int | None:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+from flows.exits import stop_if_asked
+
 log = logging.getLogger("deltaedit")
 
 
@@ -65,7 +67,8 @@ class Progress:
         return self.done / max(time.monotonic() - self._begin, 1e-9)
 
     def advance(self, count: int = 1) -> None:
-        """`count` more units are done."""
+        """`count` more units are done; a signal that was swallowed stops the work here."""
+        stop_if_asked()
         self.done += count
         rate = f"{self.rate:,.0f} {self.unit}/s"
         if self._bar is not None:

@@ -2,11 +2,13 @@
 
 import errno
 import signal
+import sys
 
 import click
 import pytest
 
-from flows.exits import IncompleteError, Terminated, run_to_exit_code
+from flows.exits import TERMINATED, IncompleteError, Terminated, run_to_exit_code
+from flows.steps.progress import Progress
 from pipeline.errors import DivergedError, WeightsError
 from stores.errors import (
     FingerprintMismatchError,
@@ -63,6 +65,31 @@ def test_every_error_of_a_user_has_its_code(code_of, capsys, error, code):
 def test_a_defect_of_the_program_keeps_its_traceback(code_of):
     with pytest.raises(TypeError, match="a defect"):
         code_of(TypeError("a defect"))
+
+
+def test_a_signal_that_a_destructor_swallowed_stops_the_work_at_the_next_step(monkeypatch):
+    class Swallowing:
+        def __del__(self):
+            signal.raise_signal(signal.SIGTERM)
+
+    @click.command()
+    def work():
+        with Progress("steps", 2, unit="steps") as progress:
+            victim = Swallowing()
+            del victim
+            swallowed.append(True)
+            progress.advance()
+
+    swallowed = []
+    monkeypatch.setattr("sys.argv", ["work"])
+    monkeypatch.setattr(sys, "unraisablehook", lambda _args: None)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert run_to_exit_code(work) == TERMINATED
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert swallowed
 
 
 def test_an_interrupted_user_is_told_how_to_go_on(code_of, capsys):
