@@ -81,10 +81,10 @@ def read_weights(path: Path, *, sha256: str | None = None) -> WeightsFile:
         raise WeightsError(
             f"{path}: SHA-256 is {digest}, expected {sha256}; download the file again"
         )
-    _refuse_other_kinds(path, head)
-    if _is_safetensors(head):
+    if _is_safetensors(head):  # first: the length it begins with may look like a pickle's mark
         state, metadata = _read_safetensors(path)
     else:
+        _refuse_other_kinds(path, head)
         state, metadata = _read_torch(path), {}
     return WeightsFile(_as_float32(state), digest, path, metadata)
 

@@ -53,6 +53,16 @@ def test_safetensors_come_with_their_metadata_whatever_the_name(tmp_path):
     assert file.info.metadata == {"input_height": "64"}
 
 
+def test_safetensors_of_any_header_length_are_read(tmp_path):
+    first_bytes = set()
+    for padding in range(0, 512, 4):
+        path = tmp_path / "weights.safetensors"
+        path.write_bytes(save({"weight": torch.ones(2)}, {"note": "x" * padding}))
+        first_bytes.add(path.read_bytes()[:1])
+        assert read_weights(path).metadata["note"] == "x" * padding
+    assert b"\x80" in first_bytes  # what a pickle begins with
+
+
 def test_a_wrong_digest_is_refused_naming_both(tmp_path):
     path = write(tmp_path, saved(STATE))
     found = read_weights(path).sha256
