@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from pipeline.errors import PromptError, WeightsError
 from pipeline.images import pixel_tensor, to_float, to_uint8
 from pipeline.models.clip_pre import CLIP_PRES, ClipInput, ClipPre, box7_input, official_input
-from pipeline.models.clip_weights import fill_towers, is_torchscript, read_clip_state
+from pipeline.models.clip_weights import fill_towers, read_clip_state
+from pipeline.models.weights_file import is_torchscript
 from pipeline.shapes import Pixels, assert_shape
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]

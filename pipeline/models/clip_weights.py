@@ -1,27 +1,18 @@
 """CLIP's weights: from a local file into the towers of an open_clip model."""
 
 import hashlib
-import zipfile
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from pipeline.errors import WeightsError
-from pipeline.models.weights_file import read_weights
+from pipeline.models.weights_file import is_torchscript, read_weights
 
 NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size", "attn_mask")
 """Entries of TorchScript archives that follow from the model's config."""
 
 MAX_NAMED = 3
-
-
-def is_torchscript(path: Path) -> bool:
-    """Whether a file is a TorchScript archive, the container of OpenAI's releases."""
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(member.endswith("/constants.pkl") for member in archive.namelist())
 
 
 def read_clip_state(path: Path) -> tuple[dict[str, Tensor], str]:
