@@ -1,16 +1,17 @@
-"""The program `deltaedit`: names of commands, loaded one at a time so that --help is instant."""
+"""The program `deltaedit`: its commands and what each is for."""
 
-import importlib
 import sys
 
 import click
+
+from flows.lazy import LazyGroup
 
 COMMANDS = {
     "demo": "Run the whole pipeline on the bundled avatar world.",
     "avatars": "Render avatars as PNG files with their attributes and captions.",
     "doctor": "Check device, weights, disk and inputs before a run.",
     "precompute": "Encode a data set into a store: CLIP, W+ and S codes.",
-    "store": "Describe or verify a store.",
+    "store": "Describe, check and change a store.",
     "index": "Build the FAISS index and the neighbour graph of a store.",
     "neighbours": "Show the nearest rows of a key, an image or a text.",
     "pairs": "Draw source/target pairs from a store.",
@@ -22,29 +23,12 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
-    """A group whose commands live in flows/commands and are imported on first use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The commands in the order of a user's day."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None (click then lists near matches)."""
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        return importlib.import_module(f"flows.commands.{cmd_name}").command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Summaries come from `COMMANDS`, so that --help imports no command."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    package="flows.commands",
+    summaries=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(package_name="deltaedit-pipeline")
 def cli() -> None:
     """Precompute, train and edit in the manner of DeltaEdit, from cached vectors.

@@ -1,0 +1,16 @@
+"""`deltaedit store`: what is in a store, and whether it is whole; one command a module."""
+
+from flows.lazy import LazyGroup
+
+command = LazyGroup(
+    name="store",
+    package=__name__,
+    summaries={
+        "info": "What a store holds: columns, counts, fingerprints, rejects by reason.",
+        "verify": "Check a store against its manifest.",
+    },
+    help="""Describe, check and change a store.
+
+    Example: deltaedit store info faces.store
+    """,
+)

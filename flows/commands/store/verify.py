@@ -1,0 +1,31 @@
+"""`deltaedit store verify`: whether a store is whole."""
+
+from pathlib import Path
+
+import click
+
+from flows.commands.options import JSON, STORE, print_result
+from flows.exits import DAMAGED_STORE
+
+
+@click.command()
+@STORE
+@click.option("--quick", is_flag=True, help="Sizes and structure only, no digests and values.")
+@JSON
+def command(store: Path, *, quick: bool, as_json: bool) -> int:
+    """Check STORE against its manifest; exit code 3 where anything is wrong.
+
+    Example: deltaedit store verify faces.store
+    """
+    from stores.verify import verify_store
+
+    problems = verify_store(store, full=not quick)
+    if as_json:
+        print_result(
+            {"problems": [f"{p.file}: {p.kind}: {p.detail}" for p in problems]}, as_json=True
+        )
+    else:
+        for problem in problems:
+            click.echo(f"{problem.file}: {problem.kind}: {problem.detail}")
+        click.echo(f"{len(problems)} problems" if problems else "no problems found")
+    return DAMAGED_STORE if problems else 0
