@@ -49,6 +49,38 @@ def num_cpus() -> int:
     return os.cpu_count() or 1
 
 
+def free_memory_bytes() -> int:
+    """Memory that this process may still take: what is free, or less where a container has less."""
+    meminfo = Path("/proc/meminfo").read_text(encoding="ascii")
+    lines = dict(line.split(":", 1) for line in meminfo.splitlines())
+    free = int(lines["MemAvailable"].split()[0]) * 1024
+    group = Path("/sys/fs/cgroup")
+    limit, used = group / "memory.max", group / "memory.current"
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()) != "max":
+        free = min(free, int(text) - int(used.read_text()))
+    return max(free, 0)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ranks:
+    """The place of this process among those that `torchrun` started."""
+
+    rank: int = 0
+    """Its number, from 0; number 0 writes."""
+    count: int = 1
+    """How many there are."""
+    local: int = 0
+    """Its number on its machine: which GPU it takes."""
+
+
+def torchrun_ranks() -> Ranks:
+    """What `torchrun` says of this process; one process alone without it."""
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+    if any(name not in os.environ for name in names):
+        return Ranks()
+    return Ranks(*(int(os.environ[name]) for name in names))
+
+
 def as_jsonable(config: Any) -> Any:
     """A configuration of nested dataclasses as plain JSON values."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):

@@ -8,6 +8,8 @@ import errno
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 import click
@@ -76,8 +78,22 @@ def run_to_exit_code(command: click.Command) -> int:
     return result if isinstance(result, int) else DONE
 
 
+@contextmanager
+def stopping_between_steps() -> Iterator[None]:
+    """Let the first signal wait for `stop_if_asked`: work in the block is not cut in the middle.
+
+    A second signal raises at once.
+    """
+    global _waits  # noqa: PLW0603 - signals belong to the process
+    _waits = True
+    try:
+        yield
+    finally:
+        _waits = False
+
+
 def stop_if_asked() -> None:
-    """Raise what a signal asked for once more.
+    """Raise what a signal asked for: for the first time, or once more.
 
     A signal that arrives inside a destructor or a callback of a C library raises there and is
     swallowed; long loops call this so that it is not forgotten.
@@ -91,11 +107,13 @@ _STOPPERS: dict[int, type[BaseException]] = {
     signal.SIGTERM: Terminated,
 }
 _asked: list[type[BaseException]] = []
+_waits = False
 
 
 def _on_stop(signum: int, _frame: FrameType | None) -> None:
     _asked.append(_STOPPERS[signum])
-    raise _asked[-1]
+    if not _waits or len(_asked) > 1:
+        raise _asked[-1]
 
 
 def _code_of(error: BaseException) -> int | None:

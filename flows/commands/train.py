@@ -37,6 +37,18 @@ from flows.commands.options import (
     is_flag=True,
     help="Accept RUN if it is finished, too; an interrupted run is always continued.",
 )
+@click.option(
+    "--patience",
+    type=int,
+    help="End after so many held-out evaluations without improvement; keep the best weights.",
+)
+@click.option(
+    "--residency",
+    type=click.Choice(["auto", "float32", "float16", "stream"]),
+    default="auto",
+    show_default=True,
+    help="How rows are held: in memory, in half of it, or read from the store as needed.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i].")
 @SEED
 @JSON
@@ -47,6 +59,7 @@ def command(
     *,
     resume: bool,
     device: str,
+    residency: str,
     seed: int,
     as_json: bool,
     dry_run: bool,
@@ -55,11 +68,11 @@ def command(
     """Train a Delta Mapper on the clip and s columns of STORE; everything goes into RUN.
 
     No generator, no CLIP and no image is needed on the machine that trains. Run the same command
-    again to resume.
+    again to resume. On several GPUs: torchrun --nproc-per-node 8 --no-python deltaedit train ...
 
     Example: deltaedit train faces.store faces.run --recipe fast
     """
-    from flows.config import go_offline
+    from flows.config import go_offline, torchrun_ranks
 
     go_offline()
     start_logging()
@@ -69,17 +82,27 @@ def command(
     pairs = take_pair_config(options, seed=seed)
     training = checked(TrainConfig, **options, pairs=pairs, seed=seed)
     config = checked(
-        TrainRun, store=store, run=run, resume=resume, device=device, training=training
+        TrainRun,
+        store=store,
+        run=run,
+        resume=resume,
+        device=device,
+        residency=residency,
+        training=training,
     )
-    show_config(config)
+    is_first = torchrun_ranks().rank == 0
+    if is_first:
+        show_config(config)
     if dry_run:
         rows = find_rows(store)
         splits = {"train rows": len(rows.train), "held-out rows": len(rows.held_out)}
         print_result(splits, as_json=as_json)
         return
     result = train(config, _show)
+    if not is_first:
+        return
     fit = {name: round(group.explained, 4) for name, group in result.fit.scaled.items()}
-    print_result({"run": str(run), "steps": result.recipe.steps, "explained": fit}, as_json=as_json)
+    print_result({"run": str(run), "steps": result.trained.step, "explained": fit}, as_json=as_json)
 
 
 def _show(record: dict[str, float]) -> None:

@@ -1,39 +1,49 @@
 """Train a Delta Mapper from the cached vectors of a store; no model, no image is loaded."""
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Literal, get_args
 
 import numpy as np
 
-from flows.config import resolved_text
+from flows.config import Ranks, free_memory_bytes, resolved_text
+from flows.exits import stop_if_asked, stopping_between_steps
 from flows.models import choose_device
+from flows.ranks import joined
 from flows.steps.origin import read_origin
+from flows.steps.run_log import RunLog, Unwritten
 from flows.steps.splits import eval_rows, train_rows
 from pipeline.errors import CheckpointError
 from pipeline.pictures import loss_curve
 from pipeline.training import (
     CHECKPOINT_NAME,
     MAPPER_NAME,
+    Execution,
     Record,
+    Residency,
+    Share,
     SSpaceFit,
     TrainConfig,
     TrainResult,
+    choose_residency,
     train_mapper,
 )
-from pipeline.training.checkpoint import from_bytes
 from stores.atomic import make_folder, write_atomic
 from stores.errors import StoreError
 from stores.lock import exclusive
 from stores.reader import StoreReader
 
+log = logging.getLogger("deltaedit")
+
 CONFIG_NAME = "train.json"
-LOG_NAME = "log.jsonl"
 FIT_NAME = "fit.json"
 CURVE_NAME = "loss.png"
 LOCK_NAME = ".lock"
+MEMORY_SHARE = 0.7
+"""Of the free memory, what rows may take; the rest is for the mapper, batches and page cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +58,21 @@ class TrainRun:
     """Accept a finished run, too; an interrupted one of the same settings is always continued."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:i."""
+    residency: Literal["auto"] | Residency = "auto"
+    """How rows are held: `auto` takes the first of `float32`, `float16` (half the memory) and
+    `stream` (read from the store for every few batches) that fits the device's free memory."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How."""
+
+    def __post_init__(self) -> None:
+        """Check the choice of residency.
+
+        Raises:
+            ValueError: there is no such one.
+        """
+        known = ("auto", *get_args(Residency))
+        if self.residency not in known:
+            raise ValueError(f"residency is {self.residency!r}: choose one of {known}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,33 +112,68 @@ def train(config: TrainRun, on_log: Callable[[Record], None] = lambda _record: N
         StoreBusyError: another process is training into this folder.
     """
     rows = find_rows(config.store)
-    device = choose_device(config.device)
-    widths = read_origin(config.store).s_widths
-    make_folder(config.run)
-    with exclusive(config.run / LOCK_NAME, wait=False):
-        checkpoint = _find_checkpoint(config)
-        _write_config(config, checkpoint)
-        with _Log(config.run, checkpoint) as log:
+    with joined(choose_device(config.device)) as (ranks, device):
+        execution = _execution(config, rows, ranks, device)
+        if ranks.rank > 0:
+            return _train(config, rows, execution, _find_checkpoint(config), Unwritten())
+        make_folder(config.run)
+        with exclusive(config.run / LOCK_NAME, wait=False):
+            checkpoint = _find_checkpoint(config)
+            _write_config(config, checkpoint)
+            with RunLog(config.run, checkpoint, on_log) as folder:
+                result = _train(config, rows, execution, checkpoint, folder)
+            fit = json.dumps(fit_table(result.fit), indent=2)
+            write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
+            write_atomic(config.run / FIT_NAME, fit.encode())
+            return result
 
-            def note(record: Record) -> None:
-                log.add(record)
-                on_log(record)
 
-            result = train_mapper(
-                rows.reader,
-                rows.train,
-                rows.held_out,
-                config.training,
-                widths=widths,
-                save=lambda name, data: write_atomic(config.run / name, data),
-                resume=checkpoint,
-                on_log=note,
-                made_from=rows.reader.fingerprints,
-                device=device,
-            )
-        write_atomic(config.run / FIT_NAME, json.dumps(fit_table(result.fit), indent=2).encode())
-        write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
-    return result
+def _train(
+    config: TrainRun,
+    rows: TrainRows,
+    execution: Execution,
+    checkpoint: bytes | None,
+    output: RunLog | Unwritten,
+) -> TrainResult:
+    """Take part in the run; `output` is where this process's results go."""
+    with stopping_between_steps():
+        return train_mapper(
+            rows.reader,
+            rows.train,
+            rows.held_out,
+            config.training,
+            widths=read_origin(config.store).s_widths,
+            save=output.save,
+            resume=checkpoint,
+            on_log=output.add,
+            made_from=rows.reader.fingerprints,
+            execution=execution,
+            on_step=stop_if_asked,
+        )
+
+
+def _execution(config: TrainRun, rows: TrainRows, ranks: Ranks, device: str) -> Execution:
+    """Where and how this process takes part."""
+    residency = config.residency
+    if residency == "auto":
+        shapes = {column.name: column.shape[0] for column in rows.reader.schema.columns}
+        budget = free_bytes(device) * MEMORY_SHARE
+        if device == "cpu":
+            budget /= ranks.count
+        residency = choose_residency(
+            len(rows.train), s_dim=shapes["s"], clip_dim=shapes["clip"], budget_bytes=int(budget)
+        )
+        if residency != "float32":
+            log.info("training rows are held as %s: they would not fit as float32", residency)
+    share = Share(ranks.rank, ranks.count)
+    return Execution(device=device, residency=residency, share=share)
+
+
+def free_bytes(device: str) -> int:
+    """Memory that is free on a device: cpu, cuda or cuda:i."""
+    import torch
+
+    return free_memory_bytes() if device == "cpu" else torch.cuda.mem_get_info(device)[0]
 
 
 def fit_table(fit: SSpaceFit) -> dict[str, dict[str, dict[str, float]]]:
@@ -188,34 +246,3 @@ def draw_curve(history: list[Record]) -> bytes:
         baseline={"zero predictor": 1.0},
         title="Held-out error of the S difference, channels weighted alike (1 = no prediction)",
     )
-
-
-class _Log:
-    """The run's records: one JSON line each, and TensorBoard scalars."""
-
-    def __init__(self, run: Path, checkpoint: bytes | None) -> None:
-        """Begin with the records that the checkpoint knows of; later ones will be made again."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        document = from_bytes(checkpoint).document if checkpoint else {}
-        lines = "".join(json.dumps(record) + "\n" for record in document.get("history", ()))
-        write_atomic(run / LOG_NAME, lines.encode())
-        self._lines = (run / LOG_NAME).open("a", encoding="utf-8")
-        purge_step = document["step"] + 1 if document else None
-        self._board = SummaryWriter(str(run / "tensorboard"), purge_step=purge_step)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._lines.close()
-        self._board.close()
-
-    def add(self, record: Record) -> None:
-        """Write one record."""
-        self._lines.write(json.dumps(record) + "\n")
-        self._lines.flush()
-        step = int(record["step"])
-        for name, value in record.items():
-            if name != "step":
-                self._board.add_scalar(name, value, step)

@@ -3,8 +3,8 @@
 from pipeline.pairs.sampling import PairConfig
 from pipeline.shapes import Ints
 from pipeline.training.checkpoint import TrainedMapper
-from pipeline.training.data import RowSource
 from pipeline.training.held_out import HeldOut, SSpaceFit
+from pipeline.training.rows import RowSource
 
 
 def s_space_fit(

@@ -4,9 +4,13 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+import torch
+
 from pipeline.errors import PipelineError
 from pipeline.models.delta_mapper import PixelNormAxis
 from pipeline.pairs.sampling import PairConfig
+from pipeline.training.data import WHOLE, Share
+from pipeline.training.holding import Residency
 
 RecipeName = Literal["official", "fast"]
 Schedule = Literal["constant", "cosine"]
@@ -85,6 +89,10 @@ class TrainConfig:
     checkpoint_every: int = 1000
     """Steps between checkpoints."""
 
+    patience: int | None = None
+    """Held-out evaluations without improvement after which the run ends; the best evaluation's
+    weights are then the result. None: all steps, and the last weights."""
+
     def __post_init__(self) -> None:
         problems = [
             f"{name} is {value}: at least 1"
@@ -95,6 +103,7 @@ class TrainConfig:
                 ("eval_every", self.eval_every),
                 ("eval_pairs", self.eval_pairs),
                 ("checkpoint_every", self.checkpoint_every),
+                ("patience", self.patience),
             )
             if value is not None and value < 1
         ]
@@ -110,6 +119,19 @@ class TrainConfig:
             problems.append("mse_weight and cosine_weight: 0 or more, and one of them positive")
         if problems:
             raise PipelineError("training settings: " + "; ".join(problems))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Execution:
+    """Where and how a run is carried out. Its results depend on it by rounding at most."""
+
+    device: torch.device | str = "cpu"
+    """Where to train."""
+    residency: Residency = "float32"
+    """How the training rows are held."""
+    share: Share = WHOLE
+    """This process's part of every batch. With more than one part, the processes must have joined
+    a `torch.distributed` process group."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

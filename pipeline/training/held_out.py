@@ -11,8 +11,9 @@ from pipeline.models.delta_mapper import DeltaMapperConfig
 from pipeline.pairs.sampling import PairConfig
 from pipeline.shapes import Ints
 from pipeline.training.checkpoint import TrainedMapper
-from pipeline.training.data import PairBatches, RowSource, load_rows
+from pipeline.training.data import PairBatches
 from pipeline.training.loss import GroupFit, fit_by_group, group_slices
+from pipeline.training.rows import RowSource, load_rows
 
 BATCH_PAIRS = 256
 

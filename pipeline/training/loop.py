@@ -3,18 +3,18 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import torch
-
 from pipeline.pairs.index import NeighbourGraph
 from pipeline.shapes import Ints
-from pipeline.training.checkpoint import TrainedMapper, from_bytes, to_bytes
-from pipeline.training.config import Recipe, TrainConfig
-from pipeline.training.data import RowSource
+from pipeline.training.checkpoint import TrainedMapper, from_bytes, load_trained, to_bytes
+from pipeline.training.config import Execution, Recipe, TrainConfig
 from pipeline.training.held_out import SSpaceFit
+from pipeline.training.rows import RowSource
 from pipeline.training.run import Record, TrainingRun
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 MAPPER_NAME = "mapper.safetensors"
+IN_PROCESS = Execution()
+"""On the CPU, rows in memory, one process."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,8 @@ def train_mapper(
     on_log: Callable[[Record], None] | None = None,
     neighbours: NeighbourGraph | None = None,
     made_from: Mapping[str, str] | None = None,
-    device: torch.device | str = "cpu",
+    execution: Execution = IN_PROCESS,
+    on_step: Callable[[], None] = lambda: None,
 ) -> TrainResult:
     """Train a Delta Mapper on pairs of cached rows.
 
@@ -61,7 +62,8 @@ def train_mapper(
         neighbours: graph of the whole store, for policy `nearest`; built from the training rows
             if absent.
         made_from: what the store says of its columns; kept in the mapper's file.
-        device: where to train.
+        execution: device, how rows are held, and this process's part of each batch.
+        on_step: called after every step; whatever it raises ends the run, after a checkpoint.
 
     Raises:
         CheckpointError: `resume` belongs to another run or is damaged.
@@ -77,20 +79,25 @@ def train_mapper(
         widths=widths,
         neighbours=neighbours,
         made_from=made_from or {},
-        device=device,
+        execution=execution,
     )
     if resume is not None:
         run.resume(from_bytes(resume))
-    while run.state.step < run.recipe.steps:
+    while not run.is_finished:
         run.advance()
         for record in run.due_records():
-            run.history.append(record)
             if on_log is not None:
                 on_log(record)
         if run.checkpoint_due():
             save(CHECKPOINT_NAME, to_bytes(run.checkpoint()))
-    save(MAPPER_NAME, to_bytes(run.mapper_file()))
-    trained = run.trained()
+        try:
+            on_step()
+        except BaseException:
+            save(CHECKPOINT_NAME, to_bytes(run.checkpoint()))
+            raise
+    data = to_bytes(run.mapper_file())
+    save(MAPPER_NAME, data)
+    trained = load_trained(data, execution.device)
     return TrainResult(
         trained=trained, fit=run.held_out.fit(trained), history=run.history, recipe=run.recipe
     )

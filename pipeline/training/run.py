@@ -19,12 +19,18 @@ from pipeline.pairs.index import NeighbourGraph, restrict_graph
 from pipeline.pairs.sampling import PairConfig
 from pipeline.rng import generator_for, seed_for
 from pipeline.shapes import Ints
-from pipeline.training.checkpoint import Checkpoint, TrainedMapper
-from pipeline.training.config import TrainConfig, resolve
-from pipeline.training.data import PairBatches, RowSource, load_rows
+from pipeline.training.checkpoint import MAPPER_PREFIX, Checkpoint, TrainedMapper
+from pipeline.training.config import Execution, TrainConfig, resolve
+from pipeline.training.data import PairBatches
+from pipeline.training.early import HELD_OUT_LOSS, EarlyStopping, best_step
 from pipeline.training.held_out import HeldOut
-from pipeline.training.loss import LossWeights
+from pipeline.training.holding import hold_rows
+from pipeline.training.loss import ALL_CHANNELS, LossWeights
+from pipeline.training.rows import RowSource
 from pipeline.training.state import TrainingState
+
+BEST_PREFIX = "best."
+"""Names, in a checkpoint, the weights of the best held-out evaluation, for early stopping."""
 
 Record = dict[str, float]
 """One line of the log: `step`, and `train/...`, `eval/...` or `time/...` values."""
@@ -45,32 +51,43 @@ class TrainingRun:
         widths: tuple[int, ...],
         neighbours: NeighbourGraph | None,
         made_from: Mapping[str, str],
-        device: torch.device | str,
+        execution: Execution,
     ) -> None:
         self._refuse_leak(train_rows, eval_rows)
-        block = load_rows(rows, train_rows, s_dim=sum(widths))
+        device = execution.device
         self.recipe = resolve(config, len(train_rows))
         signature = generator_for(config.seed, "layer-signature")
-        self._scaling = block.scaling().signed(self.recipe.layer_signature, signature)
-        if self.recipe.z_score:
-            block.rescale(self._scaling)
+        held, self._scaling = hold_rows(
+            rows,
+            train_rows,
+            s_dim=sum(widths),
+            residency=execution.residency,
+            z_score=self.recipe.z_score,
+            sign=lambda scaling: scaling.signed(self.recipe.layer_signature, signature),
+        )
         graph = None if neighbours is None else restrict_graph(neighbours, train_rows)
         self._batches = PairBatches(
-            block,
+            held,
             config.pairs,
             batch_size=self.recipe.batch_size,
             neighbours=graph if config.pairs.policy == "nearest" else None,
             device=device,
+            share=execution.share,
         )
         self.mapper_config = DeltaMapperConfig(
             widths=tuple(widths),
-            clip_dim=block.units.shape[1],
+            clip_dim=rows.rows(train_rows[:1], ("clip",))["clip"].shape[1],
             pixelnorm_axis=self.recipe.pixelnorm_axis,
             linear_head=self.recipe.linear_head,
         )
         weights = LossWeights(config.mse_weight, config.cosine_weight)
         self.state = TrainingState(
-            self.mapper_config, self.recipe, weights, seed=config.seed, device=device
+            self.mapper_config,
+            self.recipe,
+            weights,
+            seed=config.seed,
+            device=device,
+            distributed=execution.share.parts > 1,
         )
         self.held_out = HeldOut.draw(
             rows,
@@ -81,6 +98,8 @@ class TrainingRun:
             device=device,
         )
         self.history: list[Record] = []
+        self._early = EarlyStopping(config.patience)
+        self._share = execution.share
         self._config = config
         self._made_from = dict(made_from)
         self._device = device
@@ -93,20 +112,27 @@ class TrainingRun:
         loss = self.state.update(self._batches.batch(self.state.step))
         self._loss_sum += torch.stack(loss)
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether every step is done, or waiting for a better held-out loss is over."""
+        return self.state.step >= self.recipe.steps or self._early.is_over(self.history)
+
     def due_records(self) -> list[Record]:
-        """The records that the step just done calls for."""
+        """The records that the step just done calls for; they are in `history` now."""
         step, last = self.state.step, self.state.step == self.recipe.steps
         records: list[Record] = []
         if step % self._config.log_every == 0 or last:
             records.append(self._train_record())
         if step % self._config.eval_every == 0 or last:
             records.append(self._eval_record())
+            self._early.note([*self.history, *records], self.state.best.state_dict())
+        self.history += records
         return records
 
     def checkpoint_due(self) -> bool:
         """Whether the step just done is to be saved."""
         step = self.state.step
-        return step % self._config.checkpoint_every == 0 or step == self.recipe.steps
+        return step % self._config.checkpoint_every == 0 or self.is_finished
 
     def checkpoint(self) -> Checkpoint:
         """Everything that a resumed run needs."""
@@ -114,6 +140,7 @@ class TrainingRun:
         tensors = {
             **self.state.tensors(),
             **self._scaling_tensors(),
+            **{f"{BEST_PREFIX}{name}": tensor for name, tensor in self._early.weights.items()},
             # Losses since the last record, which a resumed run goes on summing.
             "loss_sum": self._loss_sum,
         }
@@ -121,11 +148,15 @@ class TrainingRun:
 
     def mapper_file(self) -> Checkpoint:
         """What using the mapper needs, the same bytes however often the run was interrupted."""
-        tensors = {**self.state.weights(), **self._scaling_tensors()}
-        return Checkpoint(tensors=tensors, document=self._document())
+        state = self._early.weights or self.state.best.state_dict()
+        tensors = {f"{MAPPER_PREFIX}{name}": tensor for name, tensor in state.items()}
+        document = self._document()
+        if self._early.weights:
+            document["step"] = best_step(self.history)
+        return Checkpoint(tensors=tensors | self._scaling_tensors(), document=document)
 
-    def trained(self) -> TrainedMapper:
-        """The weights to use, as they are now."""
+    def _usable(self) -> TrainedMapper:
+        """The weights as they are now."""
         tensors = self._scaling_tensors()
         return TrainedMapper(
             mapper=self.state.best.eval(),
@@ -149,6 +180,7 @@ class TrainingRun:
                 )
         self.state.restore(checkpoint)
         self.history = list(document["history"])
+        self._early.weights = checkpoint.part(BEST_PREFIX)
         self._loss_sum = checkpoint.tensors["loss_sum"].to(self._device)
 
     def _document(self) -> dict[str, Any]:
@@ -175,7 +207,10 @@ class TrainingRun:
         step = self.state.step
         # The last record of a run covers what is left after the one before it.
         num_steps = (step - 1) % self._config.log_every + 1
-        total, mse, cosine = (self._loss_sum / num_steps).tolist()
+        if self._share.parts > 1:
+            torch.distributed.all_reduce(self._loss_sum)
+        mean = self._loss_sum / (num_steps * self._share.parts)
+        total, mse, cosine = mean.tolist()
         self._loss_sum = torch.zeros_like(self._loss_sum)
         self._refuse_divergence(total)
         now = time.perf_counter()
@@ -192,7 +227,11 @@ class TrainingRun:
 
     def _eval_record(self) -> Record:
         record: Record = {"step": self.state.step}
-        fits = self.held_out.fit(self.trained())
+        fits = self.held_out.fit(self._usable())
+        fit = (fits.scaled if self.recipe.z_score else fits.raw)[ALL_CHANNELS]
+        config = self._config
+        loss = config.mse_weight * fit.mse + config.cosine_weight * (1.0 - fit.cosine)
+        record[HELD_OUT_LOSS] = loss
         for space, fits_of_space in (("raw", fits.raw), ("scaled", fits.scaled)):
             for group, fit in fits_of_space.items():
                 values = {**fit._asdict(), "explained": fit.explained}

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from typing import cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from pipeline.errors import CheckpointError
@@ -13,7 +14,7 @@ from pipeline.models.delta_mapper import DeltaMapper, DeltaMapperConfig
 from pipeline.rng import seed_for
 from pipeline.training.checkpoint import MAPPER_PREFIX, Checkpoint, load_weights
 from pipeline.training.config import Recipe
-from pipeline.training.data import PairBatch
+from pipeline.training.gather import PairBatch
 from pipeline.training.loss import DeltaLoss, LossWeights, delta_loss
 
 LIVE_PREFIX = "live."
@@ -37,11 +38,26 @@ class TrainingState:
         *,
         seed: int,
         device: torch.device | str = "cpu",
+        distributed: bool = False,
     ) -> None:
+        """Make the first weights.
+
+        Args:
+            config: the mapper.
+            recipe: the settings.
+            weights: of the two losses.
+            seed: of the first weights.
+            device: where they live.
+            distributed: average gradients over the process group, of which each process sees its
+                part of a batch.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed_for(seed, "mapper"))
             live = DeltaMapper(config)
         self.live = live.to(device)
+        self._forward: nn.Module = self.live
+        if distributed:
+            self._forward = DistributedDataParallel(self.live)
         self.step = 0
         self._recipe = recipe
         self._weights = weights
@@ -61,7 +77,7 @@ class TrainingState:
         for group in self._adam.param_groups:
             group["lr"] = self._recipe.learning_rate_at(self.step)
         self._adam.zero_grad(set_to_none=True)
-        loss = delta_loss(self.live(batch.s, batch.condition), batch.delta_s, self._weights)
+        loss = delta_loss(self._forward(batch.s, batch.condition), batch.delta_s, self._weights)
         loss.total.backward()
         self._adam.step()
         self.step += 1

@@ -18,8 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from pipeline.models.delta_mapper import DeltaMapperConfig
 from pipeline.pairs.sampling import PairConfig
 from pipeline.training.config import TrainConfig, resolve
-from pipeline.training.data import PairBatches, RowBlock
+from pipeline.training.data import PairBatches
 from pipeline.training.loss import LossWeights
+from pipeline.training.rows import RowBlock
 from pipeline.training.state import TrainingState
 
 WIDTHS_1024 = (512,) * 10 + (256, 256, 128, 128, 64, 64, 32)

@@ -8,7 +8,7 @@ import torch
 
 from pipeline.models.delta_mapper import DeltaMapperConfig
 from pipeline.training.config import TrainConfig, resolve
-from pipeline.training.data import PairBatch
+from pipeline.training.gather import PairBatch
 from pipeline.training.loss import LossWeights
 from pipeline.training.state import TrainingState
 
