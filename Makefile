@@ -51,4 +51,4 @@ lock: $(READY) ## resolve requirements.lock anew
 		--no-header --no-annotate -o requirements.lock
 
 clean: ## remove what the targets made
-	rm -rf $(VENV) demo-out world-out
+	rm -rf $(VENV) demo-out world-out bench-out

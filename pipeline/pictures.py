@@ -200,14 +200,16 @@ def loss_curve(
     *,
     baseline: Mapping[str, float],
     title: str,
+    x_label: str = "step",
 ) -> bytes:
-    """Losses over training steps, with dashed lines for what they are to beat.
+    """Losses over training steps or time, with dashed lines for what they are to beat.
 
     Args:
-        steps: [T] step numbers.
+        steps: [T] step numbers, or times.
         series: name -> [T] values; values that are not finite leave a gap.
         baseline: name -> value; one of the same name as a series gets its colour.
         title: above the plot.
+        x_label: what `steps` are.
 
     Returns:
         The bytes of a PNG file.
@@ -231,7 +233,7 @@ def loss_curve(
     values = values[np.isfinite(values)]
     if values.size and values.min() > 0 and values.max() / values.min() > LOG_RANGE:
         axes.set_yscale("log")
-    axes.set_xlabel("step")
+    axes.set_xlabel(x_label)
     axes.set_ylabel("loss")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     return _png(figure)
