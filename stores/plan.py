@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from stores.checksum import sha256_bytes
+from stores.checksum import sha256_bytes, sha256_file
 from stores.errors import StoreError
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
 from stores.sources import Scan, SourceItem
@@ -50,6 +50,11 @@ class Plan:
     def num_pending(self) -> int:
         """Inputs that the planned shards will account for."""
         return sum(len(shard.items) for shard in self.shards)
+
+    @property
+    def num_retries(self) -> int:
+        """How many of them are rejects of earlier shards."""
+        return sum(shard.num_retries for shard in self.shards)
 
 
 def plan_shards(scan: Scan, store: Store, shard_rows: int, *, retry_rejects: bool = False) -> Plan:
@@ -107,9 +112,8 @@ def _compare(items: Sequence[SourceItem], store: Store) -> _Ledger:
         # An undisturbed shard covers one run of the sorted keys: its digest saves its list.
         first, last = bisect_left(keys, entry.first_key), bisect_right(keys, entry.last_key)
         same_length = last - first == entry.inputs
-        if (
-            same_length
-            and sha256_bytes(inputs_to_bytes(identities[first:last])) == entry.inputs_sha256
+        if same_length and sha256_bytes(inputs_to_bytes(identities[first:last])) == (
+            entry.listing_sha256 or entry.inputs_sha256
         ):
             ledger.done[first:last] = b"\1" * entry.inputs
             continue
@@ -119,9 +123,22 @@ def _compare(items: Sequence[SourceItem], store: Store) -> _Ledger:
                 ledger.absent.add(record.key)
                 continue
             ledger.done[place] = 1
-            (unchanged if identities[place] == record else ledger.changed).add(record.key)
+            same = _is_unchanged(items[place], record)
+            (unchanged if same else ledger.changed).add(record.key)
     ledger.changed -= unchanged
     return ledger
+
+
+def _is_unchanged(item: SourceItem, record: Input) -> bool:
+    """Whether an input is the one on record: by size and time, else by the bytes themselves."""
+    if not record.is_known or record[1:3] == (item.size_bytes, item.mtime_ns):
+        return True
+    if record.sha256 is None:
+        return False
+    try:
+        return sha256_file(item.path) == record.sha256
+    except OSError:
+        return False  # the run that reads it says why
 
 
 def _settle_scan(
