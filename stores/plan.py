@@ -12,6 +12,7 @@ from itertools import count, islice
 
 from stores.checksum import sha256_bytes, sha256_file
 from stores.errors import StoreError
+from stores.quarantine import shards_set_aside
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
 from stores.sources import Scan, SourceItem
 from stores.store import Store
@@ -202,8 +203,18 @@ def _rejected(store: Store) -> set[str]:
 def _cut(
     pending: Sequence[SourceItem], retries: set[str], store: Store, shard_rows: int
 ) -> Iterator[ShardPlan]:
-    taken = store.manifest.shards
+    """Shards in quarantine as they were cut before, the rest in the order of keys."""
+    taken = set(store.manifest.shards)
+    again = {n: keys for n, keys in shards_set_aside(store.layout).items() if n not in taken}
+    wanted = {key for keys in again.values() for key in keys}
+    left = {item.key: item for item in pending if item.key in wanted}
+    for number, keys in again.items():
+        items = tuple(left.pop(key) for key in keys if key in left)
+        if items:
+            taken.add(number)
+            yield ShardPlan(number, items, sum(item.key in retries for item in items))
+    rest = [item for item in pending if item.key not in wanted] if wanted else pending
     numbers = (number for number in count() if number not in taken)
-    for start, number in zip(range(0, len(pending), shard_rows), numbers, strict=False):
-        items = tuple(islice(pending, start, start + shard_rows))
+    for start, number in zip(range(0, len(rest), shard_rows), numbers, strict=False):
+        items = tuple(islice(rest, start, start + shard_rows))
         yield ShardPlan(number, items, sum(item.key in retries for item in items))

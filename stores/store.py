@@ -263,6 +263,11 @@ def _refuse_foreign_files(root: Path, layout: Layout) -> None:
         return
     if not root.is_dir():
         raise StoreError(f"{root} is a file; a store is a folder. Give another path.")
+    if any(layout.shard(0).parent.glob("[!.]*")):
+        raise StoreError(
+            f"{root} holds shards but neither a manifest nor commit marks, so a new store would "
+            "write over them. Run `deltaedit store repair` on it, or give another folder."
+        )
     own = {folder.name for folder in layout.folders}
     own |= {layout.commit_lock.name, layout.driver_lock.name, manifest_path(root).name}
     own.add(layout.quarantine.name)

@@ -37,7 +37,7 @@ def verify_store(
         store = Store.open(path)
     except ManifestError as error:
         return [Problem("manifest.json", "structure", str(error))]
-    problems = [*_check_manifest(store), *_check_extra_files(store)]
+    problems = [*_check_manifest(store), *unaccounted_files(store, store.manifest.shards)]
     problems += _check_shards(store, full=full, directions=directions)
     problems += _check_scan(store)
     if full:
@@ -100,13 +100,21 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
             yield Problem(file, "account", "the commit mark differs from the manifest's entry")
 
 
-def _check_extra_files(store: Store) -> Iterator[Problem]:
-    """Files that no entry accounts for; what `repair` set aside is no part of the store."""
+def unaccounted_files(
+    store: Store, numbers: Collection[int], known: Collection[Path] = ()
+) -> Iterator[Problem]:
+    """Files in a store's folder that belong to nothing; what `repair` set aside is not looked at.
+
+    Args:
+        store: The store.
+        numbers: Shards whose files belong to it.
+        known: Further files that do.
+    """
     layout = store.layout
-    expected = {manifest_path(store.path), layout.scan, layout.blob_list}
+    expected = {manifest_path(store.path), layout.scan, layout.blob_list, *known}
     expected |= {layout.driver_lock, layout.commit_lock}
     expected |= {layout.blobs / name for name in _blob_names(store)}
-    for number in store.manifest.shards:
+    for number in numbers:
         expected |= {layout.shard(number), layout.entry(number)}
         expected |= {layout.inputs(number), layout.rejects(number)}
     for file in sorted(store.path.rglob("*")):
