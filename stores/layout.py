@@ -9,6 +9,7 @@ ffhq.store/
   rejects/ffhq-000000.jsonl     inputs of the shard that gave no row; absent when there are none
   rejects/scan.jsonl            rejects and duplicates found while listing the sources
   blobs/                        files made from the store; blobs/blobs.json lists them
+  quarantine/ffhq-000003.1/     damaged files that `repair` set aside, and why; absent without any
   driver.lock  commit.lock      held by the running driver, and during one commit
 ```
 """
@@ -63,6 +64,11 @@ class Layout:
     def blob_list(self) -> Path:
         """What each blob is made from, with its digest."""
         return self.root / "blobs" / "blobs.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """Damaged files that were set aside: one folder a case, each with its `reason.json`."""
+        return self.root / "quarantine"
 
     @property
     def driver_lock(self) -> Path:

@@ -9,18 +9,22 @@ from typing import Any
 import click
 
 
-def _existing_store(_context: click.Context, _parameter: click.Parameter, path: Path) -> Path:
+def existing_store(
+    _context: click.Context, _parameter: click.Parameter, value: Path | tuple[Path, ...]
+) -> Path | tuple[Path, ...]:
+    """Refuse a path, or one of several, where no store is."""
     from stores.contents import is_store
 
-    if not is_store(path):
-        raise click.UsageError(
-            f"{path} is not a store: it has no manifest.json. Check the path, or make the store "
-            f"with: deltaedit precompute SOURCE... {path}"
-        )
-    return path
+    for path in (value,) if isinstance(value, Path) else value:
+        if not is_store(path):
+            raise click.UsageError(
+                f"{path} is not a store: it has no manifest.json. Check the path, or make the "
+                f"store with: deltaedit precompute SOURCE... {path}"
+            )
+    return value
 
 
-STORE = click.argument("store", type=click.Path(path_type=Path), callback=_existing_store)
+STORE = click.argument("store", type=click.Path(path_type=Path), callback=existing_store)
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

@@ -1,6 +1,7 @@
 """What a store knows about where it came from: its precompute run and the models behind it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from flows.config import resolved_text
 from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
-from stores.blobs import read_blob, write_blob
+from stores.blobs import list_blobs, read_blob, write_blob
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
@@ -45,6 +46,23 @@ def _portable(config: Any) -> Any:
         for source in config.sources
     )
     return replace(config, sources=sources, store=config.store.absolute())
+
+
+def merge_origin(stores: Sequence[Path], into: Path) -> None:
+    """Give a merged store the origin of its parts: their models, and the sources of all.
+
+    Stores that were not made by precompute have none to give.
+    """
+    opened = [Store.open(path) for path in stores]
+    known = [store for store in opened if list_blobs(store).keys() >= {CONFIG_BLOB, ORIGIN_BLOB}]
+    if not known:
+        return
+    configs = [json.loads(read_blob(store, CONFIG_BLOB)) for store in known]
+    sources = dict.fromkeys(source for config in configs for source in config["sources"])
+    merged = configs[0] | {"sources": list(sources), "store": str(into.absolute())}
+    target = Store.open(into)
+    write_blob(target, ORIGIN_BLOB, read_blob(known[0], ORIGIN_BLOB), {})
+    write_blob(target, CONFIG_BLOB, json.dumps(merged, indent=2).encode(), {})
 
 
 def read_origin(store: Path) -> Origin:

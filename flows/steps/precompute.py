@@ -174,7 +174,7 @@ def precompute(
             found, store, shard_rows=config.shard_rows, retry_rejects=config.retry_rejects
         )
         _warn(plan)
-        store.record_scan(plan.rejects, plan.duplicates)
+        store.record_scan(plan.rejects, plan.duplicates, plan.num_pending - plan.num_retries)
         write_origin(store, config, models)
         done = 0
         for entry in _encoder(config, models, watch).encode(store, plan.shards):

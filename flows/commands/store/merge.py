@@ -1,0 +1,39 @@
+"""`deltaedit store merge`: several stores into one."""
+
+from pathlib import Path
+
+import click
+
+from flows.commands.options import JSON, STORE, existing_store, print_result
+
+
+@click.command()
+@STORE
+@click.argument(
+    "others", nargs=-1, required=True, type=click.Path(path_type=Path), callback=existing_store
+)
+@click.option("--into", type=click.Path(path_type=Path), required=True, help="The merged store.")
+@click.option(
+    "--keep",
+    type=click.Choice(["first"]),
+    help="Where rows of one key differ, keep the first store's; otherwise that is refused.",
+)
+@JSON
+def command(
+    store: Path, others: tuple[Path, ...], into: Path, keep: str | None, *, as_json: bool
+) -> None:
+    """Put the rows of STORE and OTHERS into one new store; they stay as they are.
+
+    The stores must have the same columns, models, settings and split. Run the same command again
+    to go on with a merge that was stopped.
+
+    Example: deltaedit store merge part-0.store part-1.store --into faces.store
+    """
+    from dataclasses import asdict
+
+    from flows.steps.merge import merge
+
+    report = merge((store, *others), into, keep_first=keep == "first")
+    result = {"store": str(into)} | asdict(report.counts)
+    result |= {"inputs of the parts": report.inputs, "repeated inputs": report.num_repeated}
+    print_result(result | {"different rows": report.different}, as_json=as_json)
