@@ -20,6 +20,8 @@ COMMANDS = {
     "edit": "Edit images or rows of a store by text.",
     "evaluate": "Measure a trained mapper on the held-out split.",
     "report": "Write one HTML page about a store or a run.",
+    "run": "Do all of these for the data sets that a file lists.",
+    "deploy": "Register the flows in Prefect, for schedules and its UI.",
 }
 
 

@@ -28,6 +28,9 @@ STORE = click.argument("store", type=click.Path(path_type=Path), callback=existi
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+PREFECT = click.option(
+    "--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect, as a flow."
+)
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all choices.")
 SHEET = click.option(
     "--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG) here."

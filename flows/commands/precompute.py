@@ -8,6 +8,7 @@ import click
 from flows.commands.options import (
     DRY_RUN,
     JSON,
+    PREFECT,
     checked,
     model_options,
     print_result,
@@ -15,6 +16,7 @@ from flows.commands.options import (
     start_logging,
     take_model_options,
 )
+from flows.commands.recording import is_recorded, run_flow
 
 
 @click.command()
@@ -31,13 +33,12 @@ from flows.commands.options import (
     "--max-reject-rate", type=float, default=0.05, show_default=True, help="Above it: exit code 1."
 )
 @click.option("--retry-rejects", is_flag=True, help="Try again what was rejected before.")
-@click.option("--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect.")
+@PREFECT
 @JSON
 @DRY_RUN
 def command(
     sources: tuple[str, ...],
     store: Path,
-    workers: int | None,
     *,
     as_json: bool,
     dry_run: bool,
@@ -50,14 +51,31 @@ def command(
 
     Example: deltaedit precompute faces faces.store --models avatar
     """
-    from flows.config import go_offline, num_cpus, prefect_is_configured
+    from flows.config import go_offline
 
     go_offline()
     start_logging()
+    from flows.steps.complete import require_complete
+    from flows.steps.stages import precompute_shown
+
+    config = configure(sources=sources, store=store, **options)
+    show_config(config)
+    if dry_run:
+        print_result(_preview(config), as_json=as_json)
+        return
+    recorded = is_recorded(use_prefect=use_prefect)
+    summary = run_flow("precompute", config) if recorded else precompute_shown(config)
+    print_result(summary.as_dict(), as_json=as_json)
+    require_complete(summary, config)
+
+
+def configure(*, sources: tuple[str, ...], store: Path, workers: int | None, **options: Any) -> Any:
+    """The `PrecomputeConfig` that the options make."""
+    from flows.config import num_cpus
     from flows.steps.precompute import PrecomputeConfig
 
     models = take_model_options(options)
-    config = checked(
+    return checked(
         PrecomputeConfig,
         sources=sources,
         store=store,
@@ -65,45 +83,6 @@ def command(
         num_workers=workers if workers is not None else num_cpus(),
         **options,
     )
-    show_config(config)
-    if dry_run:
-        print_result(_preview(config), as_json=as_json)
-        return
-    summary = _recorded(config) if use_prefect or prefect_is_configured() else _shown(config)
-    print_result(summary.as_dict(), as_json=as_json)
-    _judge(summary, config)
-
-
-def _judge(summary: Any, config: Any) -> None:
-    from flows.exits import IncompleteError
-
-    if summary.reject_rate > config.max_reject_rate:
-        raise IncompleteError(
-            f"{summary.rejects} of {summary.inputs} inputs were rejected, more than "
-            f"--max-reject-rate {config.max_reject_rate}; reasons: {config.store}/rejects"
-        )
-
-
-def _recorded(config: Any) -> Any:
-    """Run as a Prefect flow."""
-    from flows.precompute import precompute
-
-    return precompute(config)
-
-
-def _shown(config: Any) -> Any:
-    """Run in this process, with a progress bar or a line a shard."""
-    from flows.steps.precompute import precompute
-    from flows.steps.progress import Progress
-
-    # Off a terminal every call is a line, and there is one a shard.
-    with Progress("precompute", 0, unit="images", every_s=0.0) as progress:
-
-        def show(done: int, total: int) -> None:
-            progress.total = total
-            progress.advance(done - progress.done)
-
-        return precompute(config, show)
 
 
 def _preview(config: Any) -> dict[str, Any]:

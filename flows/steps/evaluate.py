@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.config import resolved_text
+from flows.config import as_jsonable
 from flows.steps.splits import eval_rows
 from flows.steps.train import fit_table, run_store
 from pipeline.evaluation import Alignment, alignment, s_space_fit, tsne
 from pipeline.pictures import scatter
 from pipeline.training import MAPPER_NAME, load_trained
 from stores.atomic import make_folder, write_atomic
+from stores.checksum import sha256_file
 from stores.reader import StoreReader
 
 RESULT_NAME = "evaluation.json"
@@ -54,9 +55,25 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
             rounded = {name: round(value, 4) for name, value in values.items()}
             result[f"{space} {group}"] = rounded
     make_folder(config.out)
-    text = json.dumps({"config": json.loads(resolved_text(config)), "result": result}, indent=2)
-    write_atomic(config.out / RESULT_NAME, text.encode())
+    document = {**_made_from(config), "result": result}
+    write_atomic(config.out / RESULT_NAME, json.dumps(document, indent=2).encode())
     return result
+
+
+def is_evaluated(config: EvaluateConfig) -> bool:
+    """Whether the output folder holds the result of these settings for the run's present mapper."""
+    try:
+        document = json.loads((config.out / RESULT_NAME).read_text(encoding="utf-8"))
+        return document.items() >= _made_from(config).items()
+    except FileNotFoundError:
+        return False
+
+
+def _made_from(config: EvaluateConfig) -> dict[str, object]:
+    return {
+        "config": as_jsonable(config),
+        "mapper_sha256": sha256_file(config.run / MAPPER_NAME),
+    }
 
 
 @dataclass(frozen=True, slots=True)
