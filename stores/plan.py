@@ -157,6 +157,7 @@ def _settle_scan(
     rejects = [reject for reject in scan.rejects if reject.key not in ledger.absent]
     listed = {item.key for item in scan.items} | {reject.key for reject in scan.rejects}
     listed.update(duplicate.key for duplicate in scan.duplicates)
+    listed.update(scan.tars)  # one refused before and mended since is an input no more
     old_rejects, old_duplicates = store.scan_record()
     rejects += [reject for reject in old_rejects if reject.key not in listed]
     duplicates += [duplicate for duplicate in old_duplicates if duplicate.key not in listed]

@@ -45,7 +45,10 @@ def command(
     use_prefect: bool,
     **options: Any,
 ) -> None:
-    """Encode SOURCES (folders, files, @list.txt or sampled:COUNT) into STORE.
+    """Encode SOURCES into STORE.
+
+    A source is a folder, an image, a tar of images (WebDataset's), a pattern such as
+    'faces-{000000..000009}.tar' or 'faces/*.tar', @list.txt, or sampled:COUNT.
 
     Run the same command again to resume: what is committed is never computed twice.
 

@@ -30,7 +30,8 @@ class PrecomputeConfig:
     """One precompute run."""
 
     sources: tuple[str, ...]
-    """Folders, image files, ``@list.txt``, or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
+    """Folders, image files, tars, patterns of those (``a-{0..9}.tar``, ``*.tar``), ``@list.txt``;
+    or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
     store: Path
     """The store's folder; created when absent, continued when there."""
     models: ModelOptions
