@@ -34,6 +34,10 @@ class IncompleteError(Exception):
     """The work ended, but part of it is missing; the message says what."""
 
 
+class WrongCallError(Exception):
+    """The call asks for what is not there; found before anything was written."""
+
+
 # The first type that fits decides.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
@@ -41,6 +45,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (Terminated, TERMINATED),
     (click.ClickException, WRONG_CALL),
     (IncompleteError, INCOMPLETE),
+    (WrongCallError, WRONG_CALL),
     (ShardCorruptError, DAMAGED_STORE),
     (ManifestError, DAMAGED_STORE),
     (OutOfSpaceError, INCOMPLETE),

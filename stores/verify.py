@@ -82,7 +82,7 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
 def _check_extra_files(store: Store) -> Iterator[Problem]:
     """Files that no entry accounts for."""
     layout = store.layout
-    expected = {manifest_path(store.path), layout.scan, layout.blob_list}
+    expected = {manifest_path(store.path), layout.scan, layout.blob_list, layout.run_status}
     expected |= {layout.driver_lock, layout.commit_lock}
     expected |= {layout.blobs / name for name in _blob_names(store)}
     for number in store.manifest.shards:

@@ -23,12 +23,19 @@ from flows.commands.options import (
 @model_options
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
-@click.option("--workers", type=int, help="Threads that read and decode (default: all CPUs).")
+@click.option(
+    "--workers", type=int, help="Threads that read and decode (default: all CPUs), in each process."
+)
 @click.option(
     "--split-eval", type=float, default=0.1, show_default=True, help="Share held out, by key."
 )
 @click.option(
     "--max-reject-rate", type=float, default=0.05, show_default=True, help="Above it: exit code 1."
+)
+@click.option(
+    "--cluster",
+    help="Where to run: local:N, tcp://HOST:PORT, a scheduler file (.json), or a YAML file naming "
+    "a Dask cluster class (default: in this process).",
 )
 @click.option("--retry-rejects", is_flag=True, help="Try again what was rejected before.")
 @click.option("--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect.")
@@ -50,7 +57,7 @@ def command(
 
     Example: deltaedit precompute faces faces.store --models avatar
     """
-    from flows.config import go_offline, num_cpus, prefect_is_configured
+    from flows.config import go_offline, prefect_is_configured
 
     go_offline()
     start_logging()
@@ -62,7 +69,7 @@ def command(
         sources=sources,
         store=store,
         models=models,
-        num_workers=workers if workers is not None else num_cpus(),
+        num_workers=workers,
         **options,
     )
     show_config(config)
@@ -77,6 +84,11 @@ def command(
 def _judge(summary: Any, config: Any) -> None:
     from flows.exits import IncompleteError
 
+    if summary.shards_failed:
+        raise IncompleteError(
+            f"{summary.shards_failed} shards failed, the others are committed; run the same "
+            f"command again to try them again. {'; '.join(summary.failures)}"
+        )
     if summary.reject_rate > config.max_reject_rate:
         raise IncompleteError(
             f"{summary.rejects} of {summary.inputs} inputs were rejected, more than "
