@@ -110,6 +110,8 @@ class RunStatus:
             },
             "images_per_s": round(rate, 2),
             "seconds_left": round(left / rate) if rate and state == RUNNING else None,
-            "in_work": [asdict(work) for work in self._place.in_work],
+            "in_work": [
+                asdict(work) | {"seconds": round(work.seconds, 1)} for work in self._place.in_work
+            ],
             "failures": self.failures[:MAX_FAILURES],
         }
