@@ -11,6 +11,7 @@ COMMANDS = {
     "avatars": "Render avatars as PNG files with their attributes and captions.",
     "doctor": "Check device, weights, disk and inputs before a run.",
     "precompute": "Encode a data set into a store: CLIP, W+ and S codes.",
+    "status": "Show how far the run that makes a store is.",
     "store": "Describe, check and change a store.",
     "index": "Build the FAISS index and the neighbour graph of a store.",
     "neighbours": "Show the nearest rows of a key, an image or a text.",

@@ -44,6 +44,10 @@ class IncompleteError(Exception):
         self.result = result
 
 
+class WrongCallError(Exception):
+    """The call asks for what is not there; found before anything was written."""
+
+
 # The first type that fits decides.
 _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (KeyboardInterrupt, INTERRUPTED),
@@ -51,6 +55,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (Terminated, TERMINATED),
     (click.ClickException, WRONG_CALL),
     (IncompleteError, INCOMPLETE),
+    (WrongCallError, WRONG_CALL),
     (ShardCorruptError, DAMAGED_STORE),
     (ManifestError, DAMAGED_STORE),
     (OutOfSpaceError, INCOMPLETE),

@@ -10,6 +10,7 @@ ffhq.store/
   rejects/scan.jsonl            rejects and duplicates found while listing the sources
   blobs/                        files made from the store; blobs/blobs.json lists them
   quarantine/ffhq-000003.1/     damaged files that `repair` set aside, and why; absent without any
+  run/status.json               progress of the last run, for those who watch; decides nothing
   driver.lock  commit.lock      held by the running driver, and during one commit
 ```
 """
@@ -42,7 +43,7 @@ class Layout:
     @property
     def folders(self) -> tuple[Path, ...]:
         """The folders that every store has."""
-        names = ("shards", "entries", "inputs", "rejects", "blobs")
+        names = ("shards", "entries", "inputs", "rejects", "blobs", "run")
         return tuple(self.root / name for name in names)
 
     @property
@@ -69,6 +70,11 @@ class Layout:
     def quarantine(self) -> Path:
         """Damaged files that were set aside: one folder a case, each with its `reason.json`."""
         return self.root / "quarantine"
+
+    @property
+    def run_status(self) -> Path:
+        """How far the last run is."""
+        return self.root / "run" / "status.json"
 
     @property
     def driver_lock(self) -> Path:

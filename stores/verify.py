@@ -112,7 +112,7 @@ def unaccounted_files(
     """
     layout = store.layout
     expected = {manifest_path(store.path), layout.scan, layout.blob_list, *known}
-    expected |= {layout.driver_lock, layout.commit_lock}
+    expected |= {layout.driver_lock, layout.commit_lock, layout.run_status}
     expected |= {layout.blobs / name for name in _blob_names(store)}
     for number in numbers:
         expected |= {layout.shard(number), layout.entry(number)}

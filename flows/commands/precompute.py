@@ -25,12 +25,19 @@ from flows.commands.recording import is_recorded, run_flow
 @model_options
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
-@click.option("--workers", type=int, help="Threads that read and decode (default: all CPUs).")
+@click.option(
+    "--workers", type=int, help="Threads that read and decode (default: all CPUs), in each process."
+)
 @click.option(
     "--split-eval", type=float, default=0.1, show_default=True, help="Share held out, by key."
 )
 @click.option(
     "--max-reject-rate", type=float, default=0.05, show_default=True, help="Above it: exit code 1."
+)
+@click.option(
+    "--cluster",
+    help="Where to run: local:N, tcp://HOST:PORT, a scheduler file (.json), or a YAML file naming "
+    "a Dask cluster class (default: in this process).",
 )
 @click.option("--retry-rejects", is_flag=True, help="Try again what was rejected before.")
 @PREFECT
@@ -74,7 +81,6 @@ def command(
 
 def configure(*, sources: tuple[str, ...], store: Path, workers: int | None, **options: Any) -> Any:
     """The `PrecomputeConfig` that the options make."""
-    from flows.config import num_cpus
     from flows.steps.precompute import PrecomputeConfig
 
     models = take_model_options(options)
@@ -83,7 +89,7 @@ def configure(*, sources: tuple[str, ...], store: Path, workers: int | None, **o
         sources=sources,
         store=store,
         models=models,
-        num_workers=workers if workers is not None else num_cpus(),
+        num_workers=workers,
         **options,
     )
 

@@ -29,11 +29,16 @@ class Origin:
     """The domain's neutral word for text directions."""
 
 
-def write_origin(store: Store, config: Any, models: LoadedModels) -> None:
-    """Keep a precompute run's configuration and the shape of its models in the store."""
+def origin_of(models: LoadedModels) -> Origin:
+    """What a store will know about the models that make it."""
     generator = models.encoders.generator
     widths = generator.layout.widths if generator else ()
-    keep_origin(store, _portable(config), Origin(s_widths=tuple(widths), neutral=models.neutral))
+    return Origin(s_widths=tuple(widths), neutral=models.neutral)
+
+
+def write_origin(store: Store, config: Any, origin: Origin) -> None:
+    """Keep a precompute run's configuration and the shape of its models in the store."""
+    keep_origin(store, portable(config), origin)
 
 
 def keep_origin(store: Store, config: Any, origin: Origin) -> None:
@@ -42,8 +47,8 @@ def keep_origin(store: Store, config: Any, origin: Origin) -> None:
     write_blob(store, CONFIG_BLOB, resolved_text(config).encode(), {})
 
 
-def _portable(config: Any) -> Any:
-    """The configuration with paths that hold from any working folder."""
+def portable(config: Any) -> Any:
+    """A precompute run's configuration with paths that hold from any working folder."""
     sources = tuple(
         source
         if source.startswith(SAMPLED)
