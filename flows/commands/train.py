@@ -40,6 +40,17 @@ from flows.commands.recording import is_recorded, run_flow
     help="Accept RUN if it is finished, too; an interrupted run is always continued.",
 )
 @click.option(
+    "--condition",
+    type=click.Choice(["delta", "target"]),
+    default="delta",
+    show_default=True,
+    help="What the mapper is told: the CLIP difference, or (an ablation) the target's embedding.",
+)
+@click.option("--mse-weight", type=float, default=1.0, show_default=True, help="Of the MSE.")
+@click.option(
+    "--cosine-weight", type=float, default=1.0, show_default=True, help="Of 1 - cosine; 0: none."
+)
+@click.option(
     "--patience",
     type=int,
     help="End after so many held-out evaluations without improvement; keep the best weights.",
