@@ -90,7 +90,7 @@ def run_block(packed: bytes, topic: str) -> BlockReport:
 
 
 def _is_wanted(worker: Any, key: object) -> bool:
-    """Whether to go on: the driver may have ended or sent it elsewhere, the worker may be leaving."""
+    """Whether to go on: the driver may have ended or sent it elsewhere, the worker may leave."""
     if worker.status not in {Status.running, Status.paused}:
         return False
     task = worker.state.tasks.get(key)
