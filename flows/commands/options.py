@@ -30,24 +30,14 @@ SHEET = click.option(
 )
 
 
-def model_options(command: Callable) -> Callable:
-    """The options that choose models; together they make a `flows.models.ModelOptions`."""
+def model_file_options(command: Callable) -> Callable:
+    """The options that choose model files and where they run."""
     options = [
         click.option("--models", help="A registered set of models: avatar, ffhq, ..."),
         click.option("--clip", help="An open_clip model and local weights: MODEL[:WEIGHTS]."),
         click.option("--encoder", type=click.Path(path_type=Path), help="An e4e checkpoint."),
         click.option(
             "--generator", type=click.Path(path_type=Path), help="A StyleGAN2 checkpoint."
-        ),
-        click.option(
-            "--columns", default="clip,w_plus,s", show_default=True, help="Columns to compute."
-        ),
-        click.option(
-            "--clip-pre",
-            type=click.Choice(["official", "box7"]),
-            default="official",
-            show_default=True,
-            help="CLIP image pre-processing; box7 is what published mappers need.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i]."),
         click.option(
@@ -63,19 +53,57 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
-def take_model_options(options: dict[str, Any]) -> Any:
-    """Remove the values of `model_options` from a command's options and build their config."""
+def take_model_file_options(
+    options: dict[str, Any], *, required: bool = False, **others: Any
+) -> Any:
+    """Remove the values of `model_file_options` and build a `flows.models.ModelOptions`.
+
+    Args:
+        options: a command's options.
+        required: whether it is a usage error to name no model.
+        others: the remaining fields of the config.
+
+    Returns:
+        The config; None where no model is named.
+    """
     from flows.models import ModelOptions
 
-    names = ("models", "clip", "encoder", "generator", "clip_pre", "device", "precision")
-    taken = {name: options.pop(name) for name in names}
+    named = ("models", "clip", "encoder", "generator")
+    taken = {name: options.pop(name) for name in (*named, "device", "precision")}
     for name in ("encoder", "generator"):
         taken[name] = taken[name].absolute() if taken[name] else None
     if taken["clip"] and ":" in taken["clip"]:
         model, _, weights = taken["clip"].partition(":")
         taken["clip"] = f"{model}:{Path(weights).absolute()}"
+    if not required and not any(taken[name] for name in named):
+        return None
+    return checked(ModelOptions, **taken, **others)
+
+
+def model_options(command: Callable) -> Callable:
+    """`model_file_options` and what they compute: together a `flows.models.ModelOptions`."""
+    options = [
+        click.option(
+            "--columns", default="clip,w_plus,s", show_default=True, help="Columns to compute."
+        ),
+        click.option(
+            "--clip-pre",
+            type=click.Choice(["official", "box7"]),
+            default="official",
+            show_default=True,
+            help="CLIP image pre-processing; box7 is what published mappers need.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return model_file_options(command)
+
+
+def take_model_options(options: dict[str, Any]) -> Any:
+    """Remove the values of `model_options` from a command's options and build their config."""
     columns = tuple(c.strip() for c in options.pop("columns").split(",") if c.strip())
-    return checked(ModelOptions, **taken, columns=columns)
+    clip_pre = options.pop("clip_pre")
+    return take_model_file_options(options, required=True, columns=columns, clip_pre=clip_pre)
 
 
 def pair_options(command: Callable) -> Callable:

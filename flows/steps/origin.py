@@ -9,10 +9,13 @@ from flows.config import resolved_text
 from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
 from stores.blobs import read_blob, write_blob
+from stores.errors import StoreError
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
 ORIGIN_BLOB = "models.json"
+IMPORTED = "layout"
+"""A member that only the configuration of an import has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +32,13 @@ def write_origin(store: Store, config: Any, models: LoadedModels) -> None:
     """Keep a precompute run's configuration and the shape of its models in the store."""
     generator = models.encoders.generator
     widths = generator.layout.widths if generator else ()
-    origin = Origin(s_widths=tuple(widths), neutral=models.neutral)
+    keep_origin(store, _portable(config), Origin(s_widths=tuple(widths), neutral=models.neutral))
+
+
+def keep_origin(store: Store, config: Any, origin: Origin) -> None:
+    """Keep the configuration that made a store, with paths that hold from any working folder."""
     write_blob(store, ORIGIN_BLOB, json.dumps(asdict(origin)).encode(), {})
-    write_blob(store, CONFIG_BLOB, resolved_text(_portable(config)).encode(), {})
+    write_blob(store, CONFIG_BLOB, resolved_text(config).encode(), {})
 
 
 def _portable(config: Any) -> Any:
@@ -63,8 +70,18 @@ def stored_config(store: Path) -> dict[str, Any]:
 
 
 def stored_models(store: Path) -> ModelOptions:
-    """The models that a store was made with."""
-    saved: dict[str, Any] = dict(stored_config(store)["models"])
+    """The models that a store was made with.
+
+    Raises:
+        StoreError: its vectors were imported, and nobody said which models belong to them.
+    """
+    models = stored_config(store)["models"]
+    if models is None:
+        raise StoreError(
+            f"{store} was imported without models, which this needs; import it into another store "
+            "with --models (such as ffhq), --clip, --encoder or --generator"
+        )
+    saved: dict[str, Any] = dict(models)
     for name in ("encoder", "generator"):
         saved[name] = Path(saved[name]) if saved[name] else None
     saved["columns"] = tuple(saved["columns"])
@@ -76,8 +93,9 @@ def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels
 
     Args:
         store: its folder.
-        for_images: whether image files will be encoded; a store of samples is made without the
-            encoder that this takes.
+        for_images: whether image files will be encoded; a store of samples, or of imported
+            vectors, is made without the encoder that this takes.
     """
-    sampled = str(stored_config(store)["sources"][0]).startswith(SAMPLED)
-    return load_models(stored_models(store), sampled=sampled and not for_images)
+    config = stored_config(store)
+    without_encoder = IMPORTED in config or str(config["sources"][0]).startswith(SAMPLED)
+    return load_models(stored_models(store), sampled=without_encoder and not for_images)
