@@ -17,8 +17,10 @@ COMMANDS = {
     "pairs": "Draw source/target pairs from a store.",
     "relevance": "Estimate the relevance matrix Rs of a store.",
     "train": "Train a Delta Mapper from the cached vectors of a store.",
+    "export": "Write a trained mapper as the published code loads it (.pth).",
     "edit": "Edit images or rows of a store by text.",
     "evaluate": "Measure a trained mapper on the held-out split.",
+    "alignment": "Compare images and texts in CLIP space with their differences.",
     "report": "Write one HTML page about a store or a run.",
 }
 

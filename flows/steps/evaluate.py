@@ -1,24 +1,18 @@
-"""Evaluate a run: S-space fit on the held-out rows, and how CLIP and delta space align."""
+"""Evaluate a run: S-space fit on the held-out rows."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from flows.config import resolved_text
 from flows.steps.splits import eval_rows
 from flows.steps.train import fit_table, run_store
-from pipeline.evaluation import Alignment, alignment, s_space_fit, tsne
-from pipeline.pictures import scatter
+from pipeline.evaluation import s_space_fit
 from pipeline.training import MAPPER_NAME, load_trained
 from stores.atomic import make_folder, write_atomic
 from stores.reader import StoreReader
 
 RESULT_NAME = "evaluation.json"
-ALIGNMENT_NAME = "alignment.png"
-SPACES = ("CLIP space", "delta space")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,58 +51,3 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
     text = json.dumps({"config": json.loads(resolved_text(config)), "result": result}, indent=2)
     write_atomic(config.out / RESULT_NAME, text.encode())
     return result
-
-
-@dataclass(frozen=True, slots=True)
-class AlignmentResult:
-    """CLIP space against delta space on paired images and captions."""
-
-    clip_space: Alignment
-    delta_space: Alignment
-    picture: bytes
-    """PNG: both spaces by t-SNE, images and texts in two colours."""
-
-    def as_dict(self) -> dict[str, object]:
-        """Numbers only."""
-        return {SPACES[0]: dict(self.clip_space), SPACES[1]: dict(self.delta_space)}
-
-
-def align(image: np.ndarray, text: np.ndarray, *, num_points: int = 400) -> AlignmentResult:
-    """Compare the two spaces on N paired rows.
-
-    Differences are taken between each row and the next, for images and texts alike, so that row i
-    of both describes the same change.
-
-    Args:
-        image: [N, C] float32 image embeddings.
-        text: [N, C] float32 text embeddings of the same things.
-        num_points: rows shown in the picture.
-    """
-    image, text = _units(image), _units(text)
-    spaces = [(image, text), (_changes(image), _changes(text))]
-    pictures = [
-        scatter(
-            tsne(i[:num_points], t[:num_points]),
-            np.repeat([0, 1], [len(i[:num_points]), len(t[:num_points])]),
-            title=name,
-            labels=["images", "texts"],
-        )
-        for name, (i, t) in zip(SPACES, spaces, strict=True)
-    ]
-    original, delta = (alignment(i, t) for i, t in spaces)
-    return AlignmentResult(original, delta, side_by_side(pictures))
-
-
-def side_by_side(pngs: Sequence[bytes]) -> bytes:
-    """PNG pictures of equal height, joined from left to right."""
-    from pipeline.images import decode_image, encode_png
-
-    return encode_png(np.concatenate([decode_image(png) for png in pngs], axis=1))
-
-
-def _units(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def _changes(rows: np.ndarray) -> np.ndarray:
-    return np.roll(rows, -1, axis=0) - rows
