@@ -39,7 +39,8 @@ def rs(recipe):
 def masked_change(trained, s, clip, direction, rs):
     """What an edit adds to S, and which channels it lets through."""
     mask = relevance_mask(rs, direction.raw.numpy(), threshold=PUBLISHED_THRESHOLD)
-    return edit_codes(trained, s, clip, direction.unit, mask=mask) - s, mask
+    edited = edit_codes(trained, s, clip, direction.unit, mask=mask)
+    return edited - torch.as_tensor(s), mask
 
 
 def test_relevance_and_masked_change_have_parity(recipe, stand_in_clip, trained, rs, compare):
