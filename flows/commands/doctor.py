@@ -22,6 +22,8 @@ from flows.commands.options import (
 def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **options: Any) -> int:
     """Check this machine and, with SOURCES, one precompute run; exit code 1 on problems.
 
+    Without SOURCES, --models NAME looks for the files of that set alone.
+
     Example: deltaedit doctor faces --models avatar --store faces.store
     """
     from flows.config import go_offline
@@ -30,7 +32,7 @@ def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **op
     go_offline()
     from flows.steps.doctor import PROBLEM, check_machine, check_run
 
-    findings = check_machine()
+    findings = check_machine(options["models"])
     if sources:
         from flows.steps.precompute import PrecomputeConfig
 
