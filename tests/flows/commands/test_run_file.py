@@ -1,4 +1,4 @@
-"""Run files: the options of the commands, everything wrong at once, paths from the file's folder."""
+"""Run files: the commands' options, everything wrong at once, paths from the file's folder."""
 
 import click
 import pytest
@@ -116,8 +116,10 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(read):
         ("entries: [", "is not a run file"),
         ("entries: {a: {}, a: {}}", "the key a stands twice"),
         (
-            "{defaults: {precompute: {models: avatar}}, entries: "
-            "{a: {sources: x, store: s}, b: {sources: y, store: s}}}",
+            (
+                "{defaults: {precompute: {models: avatar}}, entries: "
+                "{a: {sources: x, store: s}, b: {sources: y, store: s}}}"
+            ),
             "entries a and b have the same run",
         ),
     ],
