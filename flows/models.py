@@ -229,30 +229,33 @@ class LoadedModels:
         return {column: lines[column] for column in options.columns}
 
 
-def load_models(options: ModelOptions, *, sampled: bool = False) -> LoadedModels:
+def load_models(
+    options: ModelOptions, *, sampled: bool = False, texts: bool = False
+) -> LoadedModels:
     """The frozen models, loaded once per process and shared by all its shards.
 
     Args:
         options: models as the user names them.
         sampled: whether images are drawn by the generator instead of read; no encoder is then
             needed.
+        texts: whether CLIP's text tower is needed too; it takes about half of a model's memory.
 
     Raises:
         WeightsError: a file is missing, damaged, or of another architecture.
         PipelineError: the device is not there.
     """
-    return _load(options, sampled)
+    return _load(options, sampled, texts)
 
 
 @lru_cache(maxsize=2)
-def _load(options: ModelOptions, sampled: bool) -> LoadedModels:  # noqa: FBT001 - a cache key
+def _load(options: ModelOptions, sampled: bool, texts: bool) -> LoadedModels:  # noqa: FBT001 - a cache key
     from pipeline.encoding import Encoders
     from pipeline.models.weights import load_e4e, load_generator
 
     files = find_files(options, sampled=sampled)
     needed = options.needed(sampled=sampled)
     device = choose_device(options.device)
-    clip = _load_clip(files, options, device) if "clip" in needed else None
+    clip = _load_clip(files, options, device, texts=texts) if "clip" in needed else None
     e4e = generator = encoder_sha256 = generator_sha256 = None
     if "generator" in needed and files.generator is not None:
         generator, info = load_generator(files.generator)
@@ -273,7 +276,9 @@ def _load(options: ModelOptions, sampled: bool) -> LoadedModels:  # noqa: FBT001
     )
 
 
-def _load_clip(files: ModelFiles, options: ModelOptions, device: str) -> "ClipModel":
+def _load_clip(
+    files: ModelFiles, options: ModelOptions, device: str, *, texts: bool
+) -> "ClipModel":
     from pipeline.models.clip import load_clip
 
     assert files.clip_name is not None
@@ -284,4 +289,5 @@ def _load_clip(files: ModelFiles, options: ModelOptions, device: str) -> "ClipMo
         model_config=files.clip_config,
         device=device,
         precision=options.precision,  # pyright: ignore[reportArgumentType] - checked above
+        texts=texts,
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from stores.checksum import sha256_bytes, sha256_file
+from stores.checksum import sha256_bytes, sha256_part
 from stores.errors import StoreError
 from stores.quarantine import shards_set_aside
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
@@ -137,7 +137,7 @@ def _is_unchanged(item: SourceItem, record: Input) -> bool:
     if record.sha256 is None:
         return False
     try:
-        return sha256_file(item.path) == record.sha256
+        return sha256_part(item.path, item.offset_bytes, item.size_bytes) == record.sha256
     except OSError:
         return False  # the run that reads it says why
 

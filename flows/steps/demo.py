@@ -212,7 +212,7 @@ def _train(config: DemoConfig) -> None:
 
 def align_captions(store: Path, images: Path) -> AlignmentResult:
     """Alignment of held-out avatars with their captions."""
-    editor_models = load_models(ModelOptions(models="avatar"))
+    editor_models = load_models(ModelOptions(models="avatar"), texts=True)
     clip = editor_models.encoders.clip
     assert clip is not None
     reader = StoreReader(store)

@@ -9,9 +9,10 @@ from flows.config import models_folder, num_cpus
 from flows.models import LoadedModels, choose_device, load_models
 from flows.schemas import store_schema
 from flows.steps.precompute import PrecomputeConfig, open_store, scan
-from flows.steps.reading import read_and_decode
+from flows.steps.progress import Stopwatch
+from flows.steps.reading import ImageReader
 from flows.steps.workplace import describe_models
-from pipeline.encoding import encode_images, encode_sampled
+from pipeline.encoding import encode_sampled, encode_views
 from pipeline.errors import PipelineError
 from pipeline.models.registry import FoundModel, find_models, model_set
 from pipeline.models.weights_file import CONVERSION_PAGE
@@ -128,14 +129,15 @@ def _check_speed(config: PrecomputeConfig, models: LoadedModels, found: Scan) ->
             encode_sampled(sampled.seed, range(count), 1.0, models.encoders, columns)
             return count
     else:
-        decoded = (read_and_decode(item).pixels for item in found.items[:PROBE_IMAGES])
-        pixels = [image for image in decoded if image is not None]
-        if not pixels:
+        read = ImageReader(encoders=models.encoders, columns=columns, watch=Stopwatch())
+        decoded = (read(item).views for item in found.items[:PROBE_IMAGES])
+        views = [image for image in decoded if image is not None]
+        if not views:
             return [Finding(PROBLEM, "time", f"none of the first {PROBE_IMAGES} inputs is sound")]
 
         def encode(count: int) -> int:
-            encode_images(pixels[:count], models.encoders, columns)
-            return len(pixels[:count])
+            encode_views(views[:count], models.encoders, columns)
+            return len(views[:count])
 
     encode(2)
     begin = time.perf_counter()

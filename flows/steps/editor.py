@@ -95,7 +95,7 @@ class Editor:
         self.parts = parts
         self.trained = parts.trained
         self.relevance = parts.relevance
-        self.models = load_models(parts.options, sampled=not parts.for_images)
+        self.models = load_models(parts.options, sampled=not parts.for_images, texts=True)
         clip, generator = self.models.encoders.clip, self.models.encoders.generator
         assert clip is not None
         assert generator is not None
@@ -123,7 +123,7 @@ class Editor:
             originals += [pictures.source(key) for key in keys]
         if images:
             pixels = [read_picture(path) for path in images]
-            encoders = load_models(self.parts.options).encoders
+            encoders = load_models(self.parts.options, texts=True).encoders
             parts.append(encode_images(pixels, encoders, EDIT_COLUMNS))
             originals += pixels
         codes = {name: np.concatenate([part[name] for part in parts]) for name in EDIT_COLUMNS}

@@ -1,25 +1,36 @@
 """Shards through the frozen models, one after the other: read, encode, commit, overlapping."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from flows.steps.model_threads import ModelThreads
 from flows.steps.progress import Stopwatch
-from flows.steps.reading import Decoded, decode_ahead
+from flows.steps.reading import Decoded, ImageReader, decode_ahead
 from flows.steps.sampled import SampledSource
-from pipeline.encoding import Encoders, encode_images, encode_sampled
+from pipeline.encoding import Encoders, StageClock, encode_sampled, encode_views
 from stores.manifest import ShardEntry
 from stores.plan import ShardPlan
 from stores.store import Store
 from stores.writer import ShardWriter
 
 MAX_BATCH_BYTES = 256 * 2**20
-"""Decoded pixels that go through the models together at most; one image always may."""
+"""Pixels that go to the models together at most; one image always may."""
 BATCHES_AHEAD = 2
 """Batches of images decoded ahead of the models."""
+
+
+class _Batch(NamedTuple):
+    """Inputs of one shard that go to the models together."""
+
+    writer: ShardWriter
+    keys: list[str]
+    is_last: bool
+    """Whether the shard is complete with it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,7 +42,7 @@ class ShardEncoder:
     columns: tuple[str, ...]
     """What to compute."""
     batch_size: int
-    """Images per pass through the models."""
+    """Images per pass through the models at most (`ModelThreads.batch_size`)."""
     num_workers: int
     """Threads that read and decode."""
     sampled: SampledSource | None
@@ -42,61 +53,94 @@ class ShardEncoder:
     def encode(self, store: Store, shards: Sequence[ShardPlan]) -> Iterator[ShardEntry]:
         """Encode and commit shards, yielding each as soon as it is committed.
 
-        A commit runs behind the next shard's encoding, so two shards are in memory at most.
+        Reading, models and commits run in threads of their own, each a bounded number of images
+        ahead of the next, so that at most three shards are in memory.
         """
-        items = (item for shard in shards for item in shard.items)
-        depth = BATCHES_AHEAD * self.batch_size
+        models = ModelThreads(self.encoders.device, self.batch_size)
+        batches = self._batches(store, shards, models.batch_size)
         with (
-            closing(decode_ahead(items, num_workers=self.num_workers, depth=depth)) as decoded,
+            closing(batches),
+            closing(models.map(self._rows, batches)) as encoded,
             ThreadPoolExecutor(1, thread_name_prefix="commit") as committer,
         ):
             pending: Future[ShardEntry] | None = None
-            for shard in shards:
-                writer = ShardWriter(store, shard)
-                if self.sampled is None:
-                    self._encode_images(writer, len(shard.items), decoded)
-                else:
-                    self._encode_samples(writer, shard, self.sampled)
+            for batch, rows in encoded:
+                with self.watch.time("wait for models"):
+                    columns = rows()
+                if batch.keys:
+                    batch.writer.add(batch.keys, columns)
+                if not batch.is_last:
+                    continue
                 if pending is not None:
                     yield self._committed(pending)
-                pending = committer.submit(writer.commit)
+                pending = committer.submit(self._commit, batch.writer)
             if pending is not None:
                 yield self._committed(pending)
+
+    def _rows(self, inputs: Sequence[Any]) -> dict[str, np.ndarray]:
+        """Views, or numbers of samples, through the models."""
+        clock = StageClock(self.encoders.device)
+        if self.sampled is None:
+            rows = encode_views(inputs, self.encoders, self.columns, clock)
+        else:
+            seed, truncation = self.sampled.seed, self.sampled.truncation
+            rows = encode_sampled(seed, inputs, truncation, self.encoders, self.columns, clock)
+        self.watch.add(clock.seconds())
+        return rows
+
+    def _commit(self, writer: ShardWriter) -> ShardEntry:
+        with self.watch.time("write"):
+            return writer.commit()
 
     def _committed(self, pending: Future[ShardEntry]) -> ShardEntry:
         with self.watch.time("wait for disk"):
             return pending.result()
 
-    def _encode_images(
-        self, writer: ShardWriter, num_items: int, decoded: Iterator[Decoded]
-    ) -> None:
+    def _batches(
+        self, store: Store, shards: Sequence[ShardPlan], batch_size: int
+    ) -> Generator[tuple[_Batch, Sequence[Any]], None, None]:
+        if self.sampled is not None:
+            for shard in shards:
+                yield from _sample_batches(ShardWriter(store, shard), shard, batch_size)
+            return
+        items = (item for shard in shards for item in shard.items)
+        read = ImageReader(encoders=self.encoders, columns=self.columns, watch=self.watch)
+        depth = BATCHES_AHEAD * self.batch_size
+        with closing(
+            decode_ahead(items, read, num_workers=self.num_workers, depth=depth)
+        ) as decoded:
+            for shard in shards:
+                writer = ShardWriter(store, shard)
+                yield from self._image_batches(writer, len(shard.items), decoded, batch_size)
+
+    def _image_batches(
+        self, writer: ShardWriter, num_items: int, decoded: Iterator[Decoded], batch_size: int
+    ) -> Iterator[tuple[_Batch, Sequence[Any]]]:
+        """Batches of one shard: cut where the plan says, never by what happens to be ready."""
         keys: list[str] = []
-        batch: list[np.ndarray] = []
+        views: list[Any] = []
+        size_bytes = 0
         for number in range(num_items):
             with self.watch.time("wait for images"):
                 image = next(decoded)
             if image.sha256:
                 writer.note_digest(image.item.key, image.sha256)
-            if image.pixels is None:
+            if image.views is None:
                 writer.reject(image.item.key, image.reason, image.detail)
             else:
                 keys.append(image.item.key)
-                batch.append(image.pixels)
-            if batch and (self._is_full(batch) or number == num_items - 1):
-                with self.watch.time("models"):
-                    writer.add(keys, encode_images(batch, self.encoders, self.columns))
-                keys, batch = [], []
+                views.append(image.views)
+                size_bytes += image.views.nbytes
+            is_last = number == num_items - 1
+            if is_last or len(keys) == batch_size or size_bytes >= MAX_BATCH_BYTES:
+                yield _Batch(writer, keys, is_last), views
+                keys, views, size_bytes = [], [], 0
 
-    def _is_full(self, batch: Sequence[np.ndarray]) -> bool:
-        size_bytes = sum(pixels.nbytes for pixels in batch)
-        return len(batch) == self.batch_size or size_bytes >= MAX_BATCH_BYTES
 
-    def _encode_samples(self, writer: ShardWriter, shard: ShardPlan, source: SampledSource) -> None:
-        for begin in range(0, len(shard.items), self.batch_size):
-            keys = [item.key for item in shard.items[begin : begin + self.batch_size]]
-            indices = [int(key.rsplit("/", 1)[1]) for key in keys]
-            with self.watch.time("models"):
-                rows = encode_sampled(
-                    source.seed, indices, source.truncation, self.encoders, self.columns
-                )
-            writer.add(keys, rows)
+def _sample_batches(
+    writer: ShardWriter, shard: ShardPlan, batch_size: int
+) -> Iterator[tuple[_Batch, Sequence[Any]]]:
+    for begin in range(0, len(shard.items), batch_size):
+        keys = [item.key for item in shard.items[begin : begin + batch_size]]
+        indices = [int(key.rsplit("/", 1)[1]) for key in keys]
+        yield _Batch(writer, keys, begin + batch_size >= len(shard.items)), indices

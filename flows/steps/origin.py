@@ -121,4 +121,5 @@ def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels
     """
     config = stored_config(store)
     without_encoder = IMPORTED in config or str(config["sources"][0]).startswith(SAMPLED)
-    return load_models(stored_models(store), sampled=without_encoder and not for_images)
+    sampled = without_encoder and not for_images
+    return load_models(stored_models(store), sampled=sampled, texts=True)

@@ -33,7 +33,7 @@ class PrecomputeConfig:
     shard_rows: int = 1024
     """Inputs per shard: what a crash can cost at most."""
     batch_size: int = 64
-    """Images per pass through the models."""
+    """Images per pass through the models at most; on a CPU smaller ones are faster and taken."""
     num_workers: int | None = None
     """Threads of each process that read and decode; None for all CPUs that it may use."""
     split_eval: float = 0.1

@@ -1,6 +1,7 @@
 """Progress: a bar with rate, total and time left on a terminal, plain log lines elsewhere."""
 
 import logging
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ log = logging.getLogger("deltaedit")
 
 @dataclass(slots=True)
 class Stopwatch:
-    """Seconds spent per stage of a run."""
+    """Seconds spent per stage of a run, summed over the threads that work on it."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
     def time(self, stage: str) -> Iterator[None]:
@@ -29,13 +31,37 @@ class Stopwatch:
 
     def add(self, seconds: Mapping[str, float]) -> None:
         """Add times that were measured elsewhere."""
-        for stage, spent in seconds.items():
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+        with self._lock:
+            for stage, spent in seconds.items():
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
     def take(self) -> dict[str, float]:
         """The times since the last call, to be sent to another watch."""
-        taken, self.seconds = self.seconds, {}
+        with self._lock:
+            taken, self.seconds = self.seconds, {}
         return taken
+
+
+WAITS = {
+    "wait for images": ("read", "decode"),
+    "wait for models": ("copy", "clip", "e4e", "generator"),
+    "wait for disk": ("write",),
+}
+"""What a precompute run's main thread waits for, and the stages that go on behind it."""
+
+
+def limiting_stage(seconds: Mapping[str, float]) -> str:
+    """The stage that held a precompute run up: the longest one behind the longest wait.
+
+    Args:
+        seconds: by stage, summed over threads and processes.
+
+    Returns:
+        Its name; empty where nothing was encoded.
+    """
+    wait = max(WAITS, key=lambda name: seconds.get(name, 0.0))
+    stage = max(WAITS[wait], key=lambda name: seconds.get(name, 0.0))
+    return stage if stage in seconds else ""
 
 
 class Progress:

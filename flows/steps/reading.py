@@ -1,13 +1,15 @@
 """Reading and decoding images ahead of the models, in threads, in order, with bounded memory."""
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from flows.steps.progress import Stopwatch
+from pipeline.encoding import Encoders, Views, image_views
 from pipeline.errors import ImageError
 from pipeline.images import decode_image
 from stores.checksum import sha256_bytes
@@ -15,31 +17,44 @@ from stores.errors import SourceError
 from stores.sources import SourceItem, read_image_bytes
 
 MAX_WAITING_BYTES = 512 * 2**20
-"""Decoded pixels that may wait for the models; fewer images wait when they are large."""
+"""Pictures that may wait for the models; fewer images wait when they are large."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One input after reading: its pixels, or why there are none."""
+    """One input after reading: what the models see of it, or why there is nothing."""
 
     item: SourceItem
-    pixels: np.ndarray | None
-    """[H, W, 3] uint8."""
+    views: Views | None
     reason: str = ""
     detail: str = ""
     sha256: str = ""
     """Digest of the bytes that were read; empty where reading failed."""
 
 
-def read_and_decode(item: SourceItem) -> Decoded:
-    """Read one input; whatever is wrong with it becomes its reason, never an exception."""
-    sha256 = ""
-    try:
-        data = read_image_bytes(item)
-        sha256 = sha256_bytes(data)
-        return Decoded(item, decode_image(data), sha256=sha256)
-    except (ImageError, SourceError) as error:
-        return Decoded(item, None, error.reason, error.detail, sha256)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ImageReader:
+    """Reads one input for the models; whatever is wrong with it becomes its reason."""
+
+    encoders: Encoders
+    """The models that will look at it."""
+    columns: tuple[str, ...]
+    """What they will make."""
+    watch: Stopwatch
+    """Collects the seconds of reading (and digests) and of decoding, which includes resizing."""
+
+    def __call__(self, item: SourceItem) -> Decoded:
+        """Never raises for a bad input."""
+        sha256 = ""
+        try:
+            with self.watch.time("read"):
+                data = read_image_bytes(item)
+                sha256 = sha256_bytes(data)
+            with self.watch.time("decode"):
+                views = image_views(decode_image(data), self.encoders, self.columns)
+            return Decoded(item, views, sha256=sha256)
+        except (ImageError, SourceError) as error:
+            return Decoded(item, None, error.reason, error.detail, sha256)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -56,9 +71,13 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def decode_ahead(
-    items: Iterable[SourceItem], *, num_workers: int, depth: int
+    items: Iterable[SourceItem],
+    read: Callable[[SourceItem], Decoded],
+    *,
+    num_workers: int,
+    depth: int,
 ) -> Generator[Decoded, None, None]:
-    """Decode `items` in order with `num_workers` threads.
+    """Read `items` in order with `num_workers` threads.
 
     At most `depth` images wait, and fewer when they are large: the limit follows the largest image
     seen so far, so that memory depends neither on the number nor on the size of the images.
@@ -69,8 +88,8 @@ def decode_ahead(
     def take() -> Decoded:
         nonlocal largest_bytes
         decoded = waiting.popleft().result()
-        if decoded.pixels is not None:
-            largest_bytes = max(largest_bytes, decoded.pixels.nbytes)
+        if decoded.views is not None:
+            largest_bytes = max(largest_bytes, decoded.views.nbytes)
         return decoded
 
     with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
@@ -78,7 +97,7 @@ def decode_ahead(
             for item in items:
                 while len(waiting) >= _limit(depth, num_workers, largest_bytes):
                     yield take()
-                waiting.append(pool.submit(read_and_decode, item))
+                waiting.append(pool.submit(read, item))
             while waiting:
                 yield take()
         finally:

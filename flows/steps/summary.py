@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from flows.steps.progress import limiting_stage
 from stores.plan import Plan
 
 log = logging.getLogger("deltaedit")
@@ -35,7 +36,8 @@ class PrecomputeSummary:
     seconds: float
     """Time of this run, loading of the models included."""
     stage_seconds: dict[str, float]
-    """Seconds of the main thread in each stage, summed over the workers of a cluster."""
+    """Seconds of work by stage, summed over threads and the workers of a cluster, and what the main
+    thread waited for."""
     changed: int = 0
     """Inputs whose file changed since it was encoded; their rows are the old ones."""
     vanished: int = 0
@@ -62,6 +64,7 @@ class PrecomputeSummary:
             "seconds": round(self.seconds, 3),
             "images_per_s": round(self.images_per_s, 2),
             "reject_rate": round(self.reject_rate, 6),
+            "limited_by": limiting_stage(self.stage_seconds),
         }
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline.errors import PromptError, WeightsError
 from pipeline.images import pixel_tensor, to_float, to_uint8
 from pipeline.models.clip_pre import CLIP_PRES, ClipInput, ClipPre, box7_input, official_input
-from pipeline.models.clip_weights import fill_towers, read_clip_state
+from pipeline.models.clip_weights import fill_towers, image_tower, read_clip_state
 from pipeline.models.weights_file import is_torchscript
 from pipeline.shapes import Pixels, assert_shape
 
@@ -109,7 +109,10 @@ class ClipModel:
         Raises:
             PromptError: for a text of more tokens than the context holds; a cut text would mean
                 something else.
+            ValueError: the model was loaded without its text tower.
         """
+        if not hasattr(self._towers, "encode_text"):
+            raise ValueError(f"{self.name} was loaded for images alone; load it with texts=True")
         for text in texts:
             num_tokens = len(self._tokenizer.encode(text)) + 2
             if num_tokens > self.context_length:
@@ -153,6 +156,7 @@ def load_clip(
     model_config: Path | None = None,
     device: str | torch.device = "cpu",
     precision: Precision = "auto",
+    texts: bool = True,
 ) -> ClipModel:
     """Build an open_clip model and fill it from a local file.
 
@@ -166,6 +170,7 @@ def load_clip(
             hold ``preprocess_cfg``.
         device: where both towers go.
         precision: of the image tower; `auto` as in `resolve_precision`.
+        texts: whether to load the text tower too.
 
     Raises:
         WeightsError: unknown model, or weights that do not fit it.
@@ -178,8 +183,14 @@ def load_clip(
     if is_torchscript(weights):
         config["quick_gelu"] = True
     recipe = _recipe(config.pop("preprocess_cfg", {}))
-    towers = _build_towers(config, getattr(torch, resolved))
-    fill_towers(towers, state, name, weights)
+    towers: Any = None
+    if not texts:
+        with torch.device("meta"):
+            empty = _build_towers(config, getattr(torch, resolved))
+        towers = image_tower(empty, state, name, weights)
+    if towers is None:
+        towers = _build_towers(config, getattr(torch, resolved))
+        fill_towers(towers, state, name, weights)
     _lower_image_tower(towers.visual, getattr(torch, resolved))
     return ClipModel(
         towers.requires_grad_(requires_grad=False).eval().to(place),

@@ -12,7 +12,10 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
+
+from pipeline.shapes import Pixels
 
 Doubles = NDArray[np.float64]
 """float64 weights, before they go to the device."""
@@ -24,6 +27,7 @@ CLIP_PRES = get_args(ClipPre)
 WEIGHT_BITS = 22
 LOW_BITS = 11
 BLOCK_ROWS = 16
+MAX_ASPECT = 4
 EXACT_TAPS = 64  # bound on taps * 2**10 * 255 < 2**24, where float32 stops counting in ones
 
 
@@ -179,19 +183,44 @@ def _resized_axis(x: Tensor, target: int, kept: slice, interpolation: str) -> Te
     return torch.cat(levels, dim=-1)
 
 
+def _resized_size(height: int, width: int, recipe: ClipInput) -> tuple[int, int]:
+    """Height and width that `official` resizes to before it crops."""
+    size = recipe.size
+    if recipe.resize_mode == "squash":
+        return size, size
+    short = min(height, width)
+    return size * height // short, size * width // short
+
+
+def official_pixels(pixels: Pixels, recipe: ClipInput) -> Pixels:
+    """uint8 [H, W, 3] -> uint8 [size, size, 3]: the resize and crop of `official` by PIL itself.
+
+    On a processor it takes half the time of the products that stand for it in `official_levels`.
+    """
+    size = recipe.size
+    height, width = pixels.shape[:2]
+    target_h, target_w = _resized_size(height, width, recipe)
+    if max(target_h, target_w) > MAX_ASPECT * size:  # do not blow a strip up before it is cropped
+        levels = official_levels(torch.from_numpy(pixels[None].copy()), recipe)[0]
+        return levels.permute(1, 2, 0).contiguous().numpy()
+    if (target_h, target_w) == (height, width) == (size, size):
+        return pixels
+    top, left = round((target_h - size) / 2), round((target_w - size) / 2)
+    resampling = Image.Resampling[recipe.interpolation.upper()]
+    resized = Image.fromarray(pixels).resize((target_w, target_h), resampling)
+    return np.array(resized.crop((left, top, left + size, top + size)))
+
+
 def official_levels(pixels: Tensor, recipe: ClipInput) -> Tensor:
     """uint8 [N, H, W, 3] -> uint8 [N, 3, size, size]: the resize and crop of `official`.
 
     Equal to open_clip's transform on PIL images, bit for bit, as long as float32 products are not
-    lowered to TF32 (torch's default).
+    lowered to TF32 (torch's default). With `squash` an image that shrinks along one axis and grows
+    along the other may differ: new versions of PIL then change the order of the two passes.
     """
     height, width = pixels.shape[1:3]
     size = recipe.size
-    if recipe.resize_mode == "squash":
-        target_h = target_w = size
-    else:
-        short = min(height, width)
-        target_h, target_w = size * height // short, size * width // short
+    target_h, target_w = _resized_size(height, width, recipe)
     top, left = round((target_h - size) / 2), round((target_w - size) / 2)
     x = pixels.permute(0, 3, 1, 2).contiguous()
     x = _resized_axis(x, target_w, slice(left, left + size), recipe.interpolation)

@@ -58,6 +58,56 @@ def test_jpeg_is_rgb_of_its_size():
     assert np.abs(pixels.astype(int) - RED).max() <= 3
 
 
+def smooth(height: int, width: int) -> Image.Image:
+    small = Image.fromarray(noise(height // 8 + 1, width // 8 + 1))
+    return small.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"quality": 30},
+        {"quality": 100, "subsampling": "4:4:4"},
+        {"quality": 85, "subsampling": "4:2:2"},
+        {"quality": 85, "progressive": True},
+        {"quality": 85, "restart_marker_blocks": 3},
+    ],
+)
+def test_jpegs_have_the_pixels_that_pil_gives_them(options):
+    for shape in ((64, 64), (117, 203), (1, 9)):
+        data = encoded(smooth(*shape), "JPEG", **options)
+        assert np.array_equal(decode_image(data), np.array(Image.open(io.BytesIO(data))))
+
+
+def test_jpegs_that_are_turned_or_gray_have_the_pixels_that_pil_gives_them():
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(smooth(40, 64), "JPEG", exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(turned)))
+    assert np.array_equal(decode_image(turned), np.array(expected))
+    gray = encoded(smooth(40, 64).convert("L"), "JPEG")
+    assert np.array_equal(decode_image(gray), np.array(Image.open(io.BytesIO(gray)).convert("RGB")))
+
+
+def test_damage_within_a_jpeg_is_judged_as_pil_judges_it():
+    whole = bytearray(encoded(smooth(96, 96), "JPEG", quality=90))
+    random = np.random.default_rng(3)
+    for _ in range(60):
+        data = bytearray(whole)
+        for place in random.integers(200, len(data), 3):
+            data[place] = random.integers(0, 256)
+        try:
+            expected = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        except OSError:
+            expected = None
+        if expected is None:
+            assert refused(bytes(data)).reason in ("truncated", "not_an_image")
+        else:
+            assert np.array_equal(decode_image(bytes(data)), expected)
+
+
 def test_zero_bytes_are_empty():
     error = refused(b"")
     assert error.reason == "empty"

@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
+import torch
 
 from flows.steps import reading
-from flows.steps.reading import decode_ahead, read_and_decode, read_picture
+from flows.steps.progress import Stopwatch
+from flows.steps.reading import ImageReader, decode_ahead, read_picture
+from pipeline.encoding import Encoders
 from pipeline.errors import ImageError
 from pipeline.images import encode_png
 from stores.sources import scan_images
@@ -17,20 +20,46 @@ def items(tmp_path):
     return scan_images([tmp_path]).items
 
 
-def test_images_come_in_order_whatever_the_number_of_threads(items):
-    decoded = list(decode_ahead(items, num_workers=4, depth=3))
+@pytest.fixture
+def read():
+    return ImageReader(encoders=small_encoders(), columns=("w_plus",), watch=Stopwatch())
+
+
+def small_encoders():
+    """Of 32-px images."""
+    from pipeline.models.e4e import E4E, E4EConfig, Encoder
+
+    config = E4EConfig(
+        num_w=8,
+        style_dim=8,
+        stage_units=(1, 1, 1, 1),
+        stage_widths=(16, 16, 16, 16),
+        input_height=32,
+        input_width=32,
+    )
+    return Encoders(e4e=E4E(Encoder(config), torch.zeros(8, 8)))
+
+
+def test_images_come_in_order_whatever_the_number_of_threads(items, read):
+    decoded = list(decode_ahead(items, read, num_workers=4, depth=3))
     assert [image.item for image in decoded] == items
-    values = [image.pixels[0, 0, 0] for image in decoded if image.pixels is not None]
+    values = [image.views.e4e[0, 0, 0] for image in decoded if image.views is not None]
     assert values == [number for number in range(12) if number != 5]
 
 
-def test_a_bad_file_becomes_a_reason(items):
-    bad = read_and_decode(items[5])
-    assert (bad.pixels, bad.reason) == (None, "not_an_image")
+def test_a_bad_file_becomes_a_reason(items, read):
+    bad = read(items[5])
+    assert (bad.views, bad.reason) == (None, "not_an_image")
 
 
-@pytest.mark.parametrize(("depth", "room", "most"), [(5, 10**9, 5), (100, 3 * 192, 3)])
-def test_few_images_wait_and_fewer_when_they_are_large(items, monkeypatch, depth, room, most):
+def test_of_an_image_only_what_the_models_see_is_kept(items, read):
+    assert read(items[0]).views.e4e.shape == (32, 32, 3)
+    assert read(items[0]).views.nbytes == 32 * 32 * 3
+    assert read.watch.seconds.keys() == {"read", "decode"}
+
+
+@pytest.mark.parametrize(("depth", "room", "most"), [(5, 10**9, 5), (100, 3 * 3072, 3)])
+def test_few_images_wait_and_fewer_when_they_are_large(items, read, monkeypatch, depth, room, most):
     monkeypatch.setattr(reading, "MAX_WAITING_BYTES", room)
     taken = 0
 
@@ -40,7 +69,7 @@ def test_few_images_wait_and_fewer_when_they_are_large(items, monkeypatch, depth
             taken += 1
             yield item
 
-    for given, _image in enumerate(decode_ahead(counted(), num_workers=1, depth=depth)):
+    for given, _image in enumerate(decode_ahead(counted(), read, num_workers=1, depth=depth)):
         assert taken - given <= most + 1
 
 

@@ -1,5 +1,6 @@
 """Encoding with tiny models of the real classes."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,7 +10,15 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pipeline.encoding.encode import Encoders, encode_images, encode_sampled, sample_z
+from pipeline.encoding import (
+    Encoders,
+    StageClock,
+    encode_images,
+    encode_sampled,
+    encode_views,
+    image_views,
+    sample_z,
+)
 from pipeline.images import to_float, to_square
 from pipeline.models.clip import load_clip
 from pipeline.models.e4e import E4E, E4EConfig, Encoder
@@ -108,6 +117,35 @@ def test_only_the_models_of_the_wanted_columns_are_needed(models, photos):
     assert list(rows) == ["clip"]
     rows = encode_images(photos, Encoders(e4e=models["e4e"]), ["w_plus"])
     assert list(rows) == ["w_plus"]
+
+
+def test_views_are_all_that_the_models_need(encoders):
+    photo = np.random.default_rng(6).integers(0, 256, (500, 400, 3), dtype=np.uint8)
+    views = image_views(photo, encoders, ALL)
+    assert views.nbytes < 20_000
+    clock = StageClock(torch.device("cpu"))
+    rows = encode_views([views], encoders, ALL, clock)
+    for name, column in encode_images([photo], encoders, ALL).items():
+        np.testing.assert_array_equal(rows[name], column)
+    assert clock.seconds().keys() == {"copy", "clip", "e4e"}
+    assert min(clock.seconds().values()) > 0
+
+
+@pytest.mark.gpu
+def test_rows_on_a_gpu_are_those_of_the_processor(encoders, photos):
+    on_gpu = Encoders(
+        clip=copy.deepcopy(encoders.clip),
+        e4e=copy.deepcopy(encoders.e4e).to("cuda"),
+        generator=copy.deepcopy(encoders.generator).to("cuda"),
+        clip_pre=encoders.clip_pre,
+    )
+    on_gpu.clip._towers.to("cuda")
+    clock = StageClock(on_gpu.device)
+    views = [image_views(photo, on_gpu, ALL) for photo in photos]
+    rows = encode_views(views, on_gpu, ALL, clock)
+    for name, column in encode_images(photos, encoders, ALL).items():
+        np.testing.assert_allclose(rows[name], column, rtol=1e-3, atol=1e-4)
+    assert min(clock.seconds().values()) > 0
 
 
 def test_missing_model_is_named(models, photos):

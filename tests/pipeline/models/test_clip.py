@@ -1,5 +1,6 @@
 """CLIP through a tiny open_clip model whose config and weights the tests make."""
 
+import copy
 import json
 import warnings
 from pathlib import Path
@@ -13,6 +14,7 @@ from safetensors.torch import save_file
 
 from pipeline.errors import PromptError, ShapeError, WeightsError
 from pipeline.models.clip import ClipModel, load_clip, resolve_precision
+from pipeline.models.clip_weights import image_tower
 
 CONFIG = {
     "embed_dim": 24,
@@ -139,6 +141,30 @@ def test_half_precision_stays_close_and_leaves_texts_alone(weights, clip, pixels
     assert half.precision == precision
     assert cosine.min() > 0.999
     assert torch.equal(half.encode_texts(["face"]), clip.encode_texts(["face"]))
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("half_file", [False, True])
+def test_without_the_text_tower_images_have_the_same_embeddings(
+    folder, reference, weights, pixels, precision, half_file
+):
+    if half_file:
+        weights = folder / "half.safetensors"
+        save_file({k: v.half() for k, v in reference.state_dict().items()}, weights)
+    both, alone = (
+        load_clip("tiny-clip", weights, precision=precision, texts=texts) for texts in (True, False)
+    )
+    ours, theirs = (c.encode_images(pixels, "official") for c in (alone, both))
+    assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match="loaded for images alone"):
+        alone.encode_texts(["a face"])
+
+
+def test_a_tower_that_holds_more_than_weights_is_not_taken_without_them(reference, weights):
+    empty = copy.deepcopy(reference)
+    empty.visual.register_buffer("table", torch.arange(3.0), persistent=False)
+    state = reference.state_dict()
+    assert image_tower(empty.to("meta"), state, "tiny-clip", weights) is None
 
 
 def test_automatic_precision_is_one_that_the_device_has():

@@ -15,6 +15,7 @@ from pipeline.models.clip_pre import (
     box7_input,
     box7_weights,
     official_input,
+    official_pixels,
     resize_weights,
 )
 
@@ -86,6 +87,16 @@ def test_official_follows_the_models_own_recipe():
     recipe = ClipInput(size=32, mean=half, std=half, interpolation="bilinear", resize_mode="squash")
     ours = official_input(torch.from_numpy(pixels), recipe)
     assert torch.equal(ours, by_open_clip(pixels, recipe))
+
+
+@pytest.mark.parametrize("mode", ["shortest", "squash"])
+@pytest.mark.parametrize("shape", [(1, 1), (64, 64), (300, 200), (199, 301), (7, 500), (200, 9)])
+def test_official_on_the_processor_is_open_clips_transform_bit_for_bit(shape, mode):
+    pixels, recipe = noise(*shape, 3), ClipInput(size=64, resize_mode=mode)
+    seen = official_pixels(pixels, recipe)
+    assert official_pixels(seen, recipe) is seen
+    ours = official_input(torch.from_numpy(seen[None]), recipe)
+    assert torch.equal(ours, by_open_clip(pixels[None], recipe))
 
 
 def test_official_of_an_image_does_not_depend_on_its_batch():
