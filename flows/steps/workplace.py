@@ -239,8 +239,9 @@ def _committed(store: Store, shard: ShardPlan) -> ShardEntry | None:
     entry = store.committed(shard.number)
     if entry is None:
         return None
-    inputs = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in shard.items)
-    return entry if entry.inputs_sha256 == sha256_bytes(inputs) else None
+    listing = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in shard.items)
+    same = (entry.listing_sha256 or entry.inputs_sha256) == sha256_bytes(listing)
+    return entry if same else None
 
 
 def _record(entry: ShardEntry) -> Record:

@@ -31,6 +31,7 @@ def commands(folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_is_true_command_by_command(faces, encoded, tmp_path):
     shutil.copytree(faces, tmp_path / "faces")
     scheduler, *workers, precompute, status = commands(tmp_path)

@@ -19,11 +19,18 @@ arguments:
   job_extra_directives: ["--gres=gpu:1", "--requeue"]
   job_script_prologue: ["export OMP_NUM_THREADS=8"]
   worker_extra_args: ["--lifetime", "235m", "--lifetime-stagger", "2m"]
+  scheduler_options: {dashboard_address: ":0"}
 workers: 4
 """
 PBS = """
 class: dask_jobqueue.PBSCluster
-arguments: {queue: gpu, cores: 4, processes: 1, memory: 32GB, resource_spec: "select=1:ngpus=1"}
+arguments:
+  queue: gpu
+  cores: 4
+  processes: 1
+  memory: 32GB
+  resource_spec: "select=1:ngpus=1"
+  scheduler_options: {dashboard_address: ":0"}
 workers: 2
 """
 
@@ -116,7 +123,7 @@ def test_a_class_that_is_not_there_or_refuses_its_arguments_is_a_wrong_call(name
 def test_a_cluster_whose_workers_never_come_is_given_up_and_says_what_to_look_at():
     spec = ClassSpec(
         class_name="distributed.LocalCluster",
-        arguments={"n_workers": 0, "dashboard_address": None},
+        arguments={"n_workers": 0, "dashboard_address": "127.0.0.1:0"},
         worker_timeout_s=0.3,
     )
     refusal = pytest.raises(ClusterError, match=r"0 of at least 1 workers .* worker_timeout_s")
@@ -137,7 +144,7 @@ def test_an_address_where_nobody_answers_is_named():
 def test_an_adaptive_cluster_starts_workers_when_there_is_work_and_is_closed_after_it():
     spec = ClassSpec(
         class_name="distributed.LocalCluster",
-        arguments={"n_workers": 0, "threads_per_worker": 1, "dashboard_address": None},
+        arguments={"n_workers": 0, "threads_per_worker": 1, "dashboard_address": "127.0.0.1:0"},
         adapt={"minimum": 1, "maximum": 2},
         worker_timeout_s=60.0,
     )

@@ -11,6 +11,8 @@ import pytest
 from stores.reader import StoreReader
 from stores.verify import verify_store
 
+pytestmark = pytest.mark.timeout(900)  # two processes import torch, on a busy machine slowly
+
 TOLERANCE = 1e-5
 """Of the largest value: batches are the same, but other threads may round the last bits anew."""
 
