@@ -116,10 +116,10 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(read):
         ("entries: [", "is not a run file"),
         ("entries: {a: {}, a: {}}", "the key a stands twice"),
         (
-            (
-                "{defaults: {precompute: {models: avatar}}, entries: "
-                "{a: {sources: x, store: s}, b: {sources: y, store: s}}}"
-            ),
+            """
+            defaults: {precompute: {models: avatar}}
+            entries: {a: {sources: x, store: s}, b: {sources: y, store: s}}
+            """,
             "entries a and b have the same run",
         ),
     ],
