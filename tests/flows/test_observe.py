@@ -9,16 +9,16 @@ import pytest
 
 @pytest.mark.usefixtures("recorded_here")
 def test_a_limit_is_made_where_it_is_missing_and_keeps_two_runs_apart():
-    from flows.observe import own_limit
+    from flows.observe import own_limits
 
-    name = "deltaedit-gpu-test"
-    with own_limit(name):
-        with pytest.raises(TimeoutError), own_limit(name, timeout_s=1):
+    names = ["deltaedit-gpu-test-0", "deltaedit-gpu-test-1"]
+    with own_limits(names):
+        with pytest.raises(TimeoutError), own_limits(names, timeout_s=1):
             pass
         entered = threading.Event()
 
         def wait_for_it():
-            with own_limit(name):
+            with own_limits(names):
                 entered.set()
 
         # Which server to use is a context variable, and threads have contexts of their own.
@@ -33,11 +33,11 @@ def test_a_limit_is_made_where_it_is_missing_and_keeps_two_runs_apart():
 def test_a_run_on_a_cpu_waits_for_nobody():
     from prefect.client.orchestration import get_client
 
-    from flows.observe import own_gpu
+    from flows.observe import own_gpus
 
     with get_client(sync_client=True) as client:
         before = len(client.read_global_concurrency_limits())
-        with own_gpu("cpu"):
+        with own_gpus("cpu"), own_gpus("cpu", "local:2"), own_gpus("auto", "tcp://host:8786"):
             assert len(client.read_global_concurrency_limits()) == before
 
 
