@@ -29,10 +29,11 @@ from prefect.cache_policies import NO_CACHE  # noqa: E402
 from prefect.client.orchestration import get_client  # noqa: E402
 from prefect.concurrency.sync import concurrency  # noqa: E402
 
+from flows.cluster.spec import LocalSpec, parse_cluster  # noqa: E402
 from flows.exits import stop_if_asked  # noqa: E402
 from flows.models import choose_device  # noqa: E402
 
-__all__ = ["NO_CACHE", "Observed", "flow", "own_gpu", "own_limit", "task"]
+__all__ = ["NO_CACHE", "Observed", "flow", "own_gpus", "own_limits", "task"]
 
 log = logging.getLogger("deltaedit")
 
@@ -144,44 +145,54 @@ def _told(call: Callable[..., Any], **values: Any) -> Any:
 
 
 @contextmanager
-def own_gpu(device: str) -> Iterator[None]:
-    """Wait until no other recorded run has the GPU behind `device`, and keep it for the block.
+def own_gpus(device: str, cluster: str | None = None) -> Iterator[None]:
+    """Wait until no other recorded run has the GPUs that this one uses, and keep them.
 
     Each GPU is a concurrency limit of 1 in Prefect, by its UUID: runs on different GPUs, or on
-    different machines, do not wait for each other. On a CPU nothing is waited for.
+    different machines, do not wait for each other. On a CPU nothing is waited for, and a cluster's
+    scheduler keeps its own workers apart.
 
     Args:
         device: auto, cpu, cuda or cuda:i.
+        cluster: where the work is done, if not in this process (`flows.cluster.spec`).
     """
-    name = _gpu_limit(choose_device(device))
-    if name is None:
+    names = [f"deltaedit-gpu-{uuid}" for uuid in _gpu_uuids(device, cluster)]
+    if not names:
         yield
         return
-    with own_limit(name):
+    with own_limits(names):
         yield
 
 
 @contextmanager
-def own_limit(name: str, *, timeout_s: float | None = None) -> Iterator[None]:
-    """Keep the one slot of a Prefect concurrency limit, made where it is missing.
+def own_limits(names: list[str], *, timeout_s: float | None = None) -> Iterator[None]:
+    """Keep the one slot of each of these Prefect concurrency limits, made where they are missing.
 
     A slot whose holder was killed is free again after five minutes.
 
     Raises:
-        TimeoutError: another run held it for `timeout_s` seconds.
+        TimeoutError: another run held one for `timeout_s` seconds.
     """
     with get_client(sync_client=True) as client:
-        client.upsert_global_concurrency_limit_by_name(name, 1)
+        for name in names:
+            client.upsert_global_concurrency_limit_by_name(name, 1)
     # Prefect's outage must not stop the work: a lease that cannot be renewed only warns.
     with concurrency(
-        name, timeout_seconds=timeout_s, strict=True, raise_on_lease_renewal_failure=False
+        names, timeout_seconds=timeout_s, strict=True, raise_on_lease_renewal_failure=False
     ):
         yield
 
 
-def _gpu_limit(device: str) -> str | None:
-    if not device.startswith("cuda"):
-        return None
+def _gpu_uuids(device: str, cluster: str | None) -> list[str]:
     import torch
 
-    return f"deltaedit-gpu-{torch.cuda.get_device_properties(torch.device(device)).uuid}"
+    spec = None if cluster is None else parse_cluster(cluster)
+    chosen = choose_device(device)
+    if not chosen.startswith("cuda") or not isinstance(spec, LocalSpec | None):
+        return []
+    if spec is None:
+        devices = [torch.device(chosen)]
+    else:
+        count = min(spec.num_workers, torch.cuda.device_count())
+        devices = [torch.device("cuda", number) for number in range(count)]
+    return [str(torch.cuda.get_device_properties(each).uuid) for each in devices]

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 
-from flows.observe import Observed, flow, own_gpu
+from flows.observe import Observed, flow, own_gpus
 from flows.parameters import strict
 from flows.steps.complete import require_complete
 from flows.steps.precompute import PrecomputeConfig, PrecomputeSummary
@@ -27,7 +27,7 @@ def precompute(config: PrecomputeConfig) -> PrecomputeSummary:
         IncompleteError: the run ended with something missing.
     """
     with Observed("precompute", config.store) as run:
-        with own_gpu(config.models.device):
+        with own_gpus(config.models.device, config.cluster):
             summary = precompute_step(config, run.progress)
         run.progress(summary.images_made, summary.images_made)
         reasons = Counter(reason for _key, reason, _ in StoreReader(config.store).rejects())

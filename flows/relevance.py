@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from flows.observe import Observed, flow
+from flows.observe import Observed, flow, own_gpus
 from flows.parameters import strict
+from flows.steps.origin import stored_models
 from flows.steps.relevance import RelevanceRun, estimate_relevance
 
 strict(RelevanceRun)
@@ -13,7 +14,10 @@ strict(RelevanceRun)
 def relevance(config: RelevanceRun) -> np.ndarray:
     """Rs [S, C] float32 of a store, kept as a blob; not estimated again from the same rows."""
     with Observed("relevance", config.store) as run:
-        rs = estimate_relevance(config, run.progress)
+        # Estimated from vectors it is numpy's work; rendered, that of the store's own models.
+        device = stored_models(config.store).device if config.method == "rendered" else "cpu"
+        with own_gpus(device):
+            rs = estimate_relevance(config, run.progress)
         channels, clip_dim = rs.shape
         run.values({"method": config.method, "channels": channels, "clip_dim": clip_dim})
         run.link(config.store, "store")

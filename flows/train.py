@@ -2,7 +2,7 @@
 
 import logging
 
-from flows.observe import Observed, flow, own_gpu
+from flows.observe import Observed, flow, own_gpus
 from flows.parameters import strict
 from flows.steps.train import CURVE_NAME, TrainRun, find_rows
 from flows.steps.train import train as train_step
@@ -25,7 +25,7 @@ def train(config: TrainRun) -> TrainResult:
                 log.info("step %d: loss %.4f", record["step"], record["train/loss"])
             run.progress(int(record["step"]), num_steps)
 
-        with own_gpu(config.device):
+        with own_gpus(config.device):
             result = train_step(config, show)
         fits = {name: f"{fit.explained:.4f}" for name, fit in result.fit.scaled.items()}
         num_steps = result.trained.step  # fewer than planned where it ended early

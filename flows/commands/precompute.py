@@ -84,6 +84,9 @@ def configure(*, sources: tuple[str, ...], store: Path, workers: int | None, **o
     from flows.steps.precompute import PrecomputeConfig
 
     models = take_model_options(options)
+    cluster = options["cluster"]
+    if cluster and Path(cluster).suffix in {".json", ".yaml", ".yml"}:
+        options["cluster"] = str(Path(cluster).absolute())  # as deployments need it
     return checked(
         PrecomputeConfig,
         sources=sources,

@@ -166,6 +166,24 @@ def test_help_imports_no_heavy_module():
     assert not loaded & set(HEAVY)
 
 
+def test_without_prefect_configured_no_server_starts_and_prefect_is_not_imported(encoded, tmp_path):
+    store = shutil.copytree(encoded, tmp_path / "copy.store")
+    code = (
+        f"import sys; sys.argv = ['deltaedit', 'index', {str(store)!r}, '--json']\n"
+        "import psutil, flows.cli\n"
+        "try: flows.cli.main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "me = psutil.Process()\n"
+        "print('END', code, len(me.children(recursive=True)), len(me.net_connections()))\n"
+        "print(*sys.modules)"
+    )
+    lines = evaluated(code)
+    end = lines.index("END")
+    assert lines[end + 1 : end + 4] == ["0", "0", "0"]
+    assert "flows.steps.index" in lines
+    assert not {"prefect", "flows.index", "dask", "distributed"} & set(lines[end:])
+
+
 def test_the_packages_import_neither_prefect_nor_dask():
     loaded = set(evaluated("import sys, pipeline, stores; print(*sys.modules)"))
     assert {"pipeline", "stores"} <= loaded
@@ -196,6 +214,8 @@ def test_help_lists_every_command_in_the_order_of_a_day(call):
         (("precompute", "sampled:x", "s", "--models", "avatar"), "the form is sampled:COUNT"),
         (("precompute", "sampled:9?z", "s", "--models", "avatar"), "the form is sampled:COUNT"),
         (("index", "nowhere"), "nowhere is not a store"),
+        (("run", "nowhere.yaml"), "'nowhere.yaml' does not exist"),
+        (("deploy", "--schedule", "0 1 * * *"), "--schedule needs FILE"),
         (("train", "nowhere", "run"), "nowhere is not a store"),
         (("store", "verify", "nowhere"), "nowhere is not a store"),
         (("edit", "nowhere", "--text", "x", "--key", "k", "--out", "e.png"), "no finished run"),

@@ -55,6 +55,20 @@ def test_options_have_the_names_and_defaults_of_the_command_line(read, tmp_path)
     assert entry.report.target == tmp_path / "faces.run"
 
 
+def test_a_cluster_file_is_found_beside_the_run_file(read, tmp_path):
+    (tmp_path / "scheduler.json").write_text("{}")
+    config = read(
+        """
+        entries:
+          faces:
+            sources: faces
+            store: faces.store
+            precompute: {models: avatar, cluster: scheduler.json}
+        """
+    )
+    assert config.entries[0].precompute.cluster == str(tmp_path / "scheduler.json")
+
+
 def test_a_section_that_is_false_is_left_out_and_its_report_is_about_the_store(read, tmp_path):
     config = read(
         """
@@ -116,10 +130,10 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(read):
         ("entries: [", "is not a run file"),
         ("entries: {a: {}, a: {}}", "the key a stands twice"),
         (
-            (
-                "{defaults: {precompute: {models: avatar}}, entries: "
-                "{a: {sources: x, store: s}, b: {sources: y, store: s}}}"
-            ),
+            """
+            defaults: {precompute: {models: avatar}}
+            entries: {a: {sources: x, store: s}, b: {sources: y, store: s}}
+            """,
             "entries a and b have the same run",
         ),
     ],
