@@ -239,9 +239,8 @@ def _committed(store: Store, shard: ShardPlan) -> ShardEntry | None:
     entry = store.committed(shard.number)
     if entry is None:
         return None
-    listing = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in shard.items)
-    same = (entry.listing_sha256 or entry.inputs_sha256) == sha256_bytes(listing)
-    return entry if same else None
+    inputs = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in shard.items)
+    return entry if entry.listing_digest == sha256_bytes(inputs) else None
 
 
 def _record(entry: ShardEntry) -> Record:
