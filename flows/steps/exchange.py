@@ -106,6 +106,16 @@ def import_vectors(
     return store.manifest.counts
 
 
+def preview(config: ImportConfig) -> dict[str, object]:
+    """What an import would read, with every check that needs no whole file; errors of it."""
+    features = find_features(config.source)
+    find_origin(config, features)
+    return {
+        "rows": {part.name: part.num_rows for part in features.sets},
+        "columns": {c.name: f"{list(c.shape)} {c.dtype}" for c in features.schema.columns},
+    }
+
+
 def export_vectors(store: Path, folder: Path, *, layout: str = OFFICIAL, name: str) -> list[Path]:
     """Write a store's vectors in another layout; the files that were made.
 

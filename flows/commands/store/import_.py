@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from flows.commands.options import (
+    DRY_RUN,
     JSON,
     checked,
     model_file_options,
@@ -40,7 +41,8 @@ from flows.commands.options import (
     "--split-eval", type=float, default=0.1, show_default=True, help="Share held out, by key."
 )
 @JSON
-def command(store: Path, source: Path, *, as_json: bool, **options: Any) -> None:
+@DRY_RUN
+def command(store: Path, source: Path, *, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Import the vectors in SOURCE into STORE; run the same command again to resume.
 
     The models are needed only to edit or to look at pictures later; S is then compared with what
@@ -52,12 +54,15 @@ def command(store: Path, source: Path, *, as_json: bool, **options: Any) -> None
 
     go_offline()
     start_logging()
-    from flows.steps.exchange import ImportConfig, import_vectors
+    from flows.steps.exchange import ImportConfig, import_vectors, preview
     from flows.steps.progress import Progress
 
     models = take_model_file_options(options, clip_pre=options["clip_pre"])
     config = checked(ImportConfig, store=store, source=source, models=models, **options)
     show_config(config)
+    if dry_run:
+        print_result(preview(config), as_json=as_json)
+        return
     with Progress("import", 0, unit="rows") as progress:
 
         def show(done: int, total: int) -> None:

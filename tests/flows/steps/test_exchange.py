@@ -157,6 +157,15 @@ def test_codes_of_another_generator_are_refused(tmp_path):
     assert not (tmp_path / "s").exists()
 
 
+def test_a_dry_run_says_what_would_be_read_and_writes_nothing(call, tmp_path):
+    codes = {"sspace": np.ones((6, 3584), "f4"), "wspace": np.ones((6, 8, 512), "f4")}
+    write_codes(tmp_path / "in", **codes)
+    run = call("store", "import", tmp_path / "s", tmp_path / "in", "--dry-run", "--json")
+    assert json.loads(run.out)["rows"] == {"noise": 6}
+    assert json.loads(run.out)["columns"]["w_plus"] == "[8, 512] float32"
+    assert not (tmp_path / "s").exists()
+
+
 def test_changed_files_are_not_mixed_into_a_store(tmp_path):
     folder = write_codes(tmp_path / "in")
     import_vectors(config(tmp_path, models=avatar()))
