@@ -12,7 +12,7 @@ strict(EvaluateConfig)
 def evaluate(config: EvaluateConfig) -> dict[str, object]:
     """Measure a run's mapper on the held-out rows of its store."""
     with Observed("evaluate", config.run) as run:
-        result = evaluate_step(config)
+        result = evaluate_step(config, run.progress)
         run.values(result)
         run.link(config.out, "evaluation")
     return result

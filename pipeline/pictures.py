@@ -239,6 +239,37 @@ def loss_curve(
     return _png(figure)
 
 
+def tradeoff(
+    series: Mapping[str, Sequence[tuple[float, float, str]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+) -> bytes:
+    """What is gained against what is lost: one line a series, a label at each of its points.
+
+    Args:
+        series: name -> points (x, y, label), in the order in which they are joined.
+        title: above the plot.
+        x_label: what x is.
+        y_label: what y is.
+
+    Returns:
+        The bytes of a PNG file.
+    """
+    figure, axes = _empty_plot(title)
+    for number, (name, points) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        x, y = [point[0] for point in points], [point[1] for point in points]
+        axes.plot(x, y, "o-", label=name, color=colour, linewidth=1.4, markersize=4)
+        for across, up, text in points:
+            axes.annotate(text, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=8)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
+    return _png(figure)
+
+
 def scatter(points: Floats, groups: Ints, *, title: str, labels: Sequence[str]) -> bytes:
     """Points in the plane, coloured by group.
 

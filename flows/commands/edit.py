@@ -37,22 +37,24 @@ FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--strength",
     type=float,
-    default=1.0,
-    show_default=True,
-    help="Multiple of the predicted change; negative for the opposite.",
+    help="Multiple of the change (default: 1; global: 3, its alpha); negative for the opposite.",
 )
 @click.option(
     "--threshold",
     type=float,
     help="Relevance mask on the raw direction (default: 0.03 with --relevance, else none).",
 )
-@click.option("--top-k", type=int, help="Instead of a threshold: channels that may change.")
+@click.option(
+    "--top-k",
+    type=int,
+    help="Instead of a threshold: channels that may change (default of global: 20).",
+)
 @click.option(
     "--method",
-    type=click.Choice(["deltaedit"]),
+    type=click.Choice(["deltaedit", "global"]),
     default="deltaedit",
     show_default=True,
-    help="How codes are edited; deltaedit is the Delta Mapper.",
+    help="deltaedit is the Delta Mapper, global StyleCLIP's global directions.",
 )
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The picture (PNG).")
 @click.option(
@@ -86,10 +88,16 @@ def command(
     from flows.steps.output import write_config_beside
     from flows.steps.sheets import write_picture
     from pipeline.editing import PUBLISHED_THRESHOLD
+    from pipeline.editing.global_directions import PUBLISHED_ALPHA, PUBLISHED_CHANNELS
 
     models = take_model_file_options(options)
-    if options["relevance"] and options["threshold"] is None and options["top_k"] is None:
+    unlimited = options["threshold"] is None and options["top_k"] is None
+    if options["method"] == "global":
+        options["top_k"] = PUBLISHED_CHANNELS if unlimited else options["top_k"]
+    elif options["relevance"] and unlimited:
         options["threshold"] = PUBLISHED_THRESHOLD
+    if options["strength"] is None:
+        options["strength"] = PUBLISHED_ALPHA if options["method"] == "global" else 1.0
     config = checked(EditConfig, run=run, models=models, **options)
     show_config(config)
     parts = prepare_edit(config)

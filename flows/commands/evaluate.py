@@ -20,6 +20,28 @@ from flows.commands.recording import is_recorded, run_flow
     help="Held-out pairs to average over.",
 )
 @click.option(
+    "--prompts",
+    help="Edit by text, too: a file with one prompt a line, or `standard` for the avatar world's.",
+)
+@click.option(
+    "--images",
+    "num_images",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Held-out rows per prompt.",
+)
+@click.option("--neutral", help="The word the prompts differ from (default: the domain's).")
+@click.option(
+    "--method", type=click.Choice(["deltaedit", "global"]), default="deltaedit", show_default=True
+)
+@click.option("--strength", type=float, default=1.0, show_default=True, help="For all prompts.")
+@click.option("--threshold", type=float, help="Relevance mask, for all prompts (default: none).")
+@click.option("--top-k", type=int, help="Instead of a threshold: channels that may change.")
+@click.option(
+    "--curves", is_flag=True, help="Measure every prompt at several strengths and thresholds."
+)
+@click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: RUN)."
 )
 @PREFECT
@@ -28,7 +50,10 @@ from flows.commands.recording import is_recorded, run_flow
 def command(run: Path, *, use_prefect: bool, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Compare predicted and true S differences of held-out pairs, per group of layers.
 
-    Example: deltaedit evaluate faces.run
+    With --prompts, held-out rows are edited by every prompt: CLIP score, directional similarity,
+    distance moved; on avatars also how many edits succeeded, and how much else stayed as it was.
+
+    Example: deltaedit evaluate faces.run --prompts prompts.txt --threshold 0.05
     """
     from flows.config import go_offline
 
@@ -42,12 +67,43 @@ def command(run: Path, *, use_prefect: bool, as_json: bool, dry_run: bool, **opt
     else:
         from flows.steps.evaluate import evaluate
 
-        result = evaluate(config)
+        result = evaluate(config, _show)
     print_result(result, as_json=as_json)
 
 
-def configure(*, run: Path, out: Path | None, **options: Any) -> Any:
+def configure(
+    *,
+    run: Path,
+    out: Path | None,
+    prompts: str | None,
+    curves: bool,
+    num_pairs: int,
+    **editing: Any,
+) -> Any:
     """The `EvaluateConfig` that the options make."""
+    from flows.steps.edit_scores import STRENGTHS, THRESHOLDS, ScoringConfig
     from flows.steps.evaluate import EvaluateConfig
 
-    return checked(EvaluateConfig, run=run, out=out or run, **options)
+    edits = None
+    if prompts is not None:
+        grid = {"strengths": STRENGTHS, "thresholds": THRESHOLDS} if curves else {}
+        edits = checked(ScoringConfig, prompts=_read_prompts(prompts), **grid, **editing)
+    return checked(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs, edits=edits)
+
+
+def _read_prompts(prompts: str) -> tuple[str, ...]:
+    from pipeline.demo.prompts import PROMPTS
+
+    if prompts == "standard":
+        return PROMPTS
+    try:
+        lines = Path(prompts).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise click.UsageError(
+            f"--prompts {prompts}: {error}. Give a text file with one prompt a line, or `standard`"
+        ) from error
+    return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _show(done: int, total: int) -> None:
+    click.echo(f"{done} of {total} prompts", err=True)

@@ -7,21 +7,20 @@ from pathlib import Path
 import numpy as np
 
 from flows.models import ModelOptions, find_files
+from flows.steps.edit_methods import METHODS, choose_method
 from flows.steps.editor import Editor, EditParts, Sources, edit_models, open_rows
 from flows.steps.looking import TILE
 from flows.steps.output import write_output
 from flows.steps.published import read_mapper, read_relevance
 from flows.steps.relevance import RELEVANCE, load_relevance
 from flows.steps.train import run_store
-from pipeline.editing import Direction, relevance_mask
-from pipeline.errors import PipelineError
+from pipeline.editing import apply_change
 from pipeline.images import encode_png, to_square
 from pipeline.pictures import label_grid
 from pipeline.training import MAPPER_NAME, load_trained
 from stores.blobs import list_blobs
 from stores.store import Store
 
-METHODS = ("deltaedit",)
 BLANK = np.full((TILE, TILE, 3), 255, dtype=np.uint8)
 """Stands for an original that is gone."""
 
@@ -55,7 +54,7 @@ class EditConfig:
     top_k: int | None = None
     """Instead of a threshold: how many channels may change."""
     method: str = "deltaedit"
-    """How codes are edited; deltaedit is the Delta Mapper."""
+    """How codes are edited: deltaedit is the Delta Mapper, global StyleCLIP's global directions."""
 
     def __post_init__(self) -> None:
         """Check what must be there, all at once.
@@ -148,12 +147,16 @@ def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
     """
     editor = editor or Editor(prepare_edit(config))
     directions = [editor.direction(text, config.neutral) for text in config.texts]
-    masks = [choose_channels(editor, direction, config) for direction in directions]
+    method = choose_method(config.method, editor)
+    limits = config.threshold, config.top_k
+    masks = [method.mask(direction, *limits) for direction in directions]
     sources = editor.gather(config.keys, config.images)
     reconstructions = editor.render(sources.codes["s"], sources.codes["w_plus"])
     pictures, table = [], []
     for text, direction, mask in zip(config.texts, directions, masks, strict=True):
-        pictures.append(editor.apply(sources, direction, config.strength, mask))
+        change = method.change(sources.codes, direction)
+        edited = apply_change(sources.codes["s"], change, mask, config.strength)
+        pictures.append(editor.render(edited, sources.codes["w_plus"]))
         table.append(
             {
                 "text": text,
@@ -166,27 +169,6 @@ def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
         )
     grid = _grid(config, sources, reconstructions, pictures)
     return Edits(sources.names, grid, pictures, reconstructions, table)
-
-
-def choose_channels(editor: Editor, direction: Direction, config: EditConfig) -> np.ndarray | None:
-    """Channels that may change: [S] bool, or None for all.
-
-    Raises:
-        PipelineError: a mask is wanted and there is no relevance matrix.
-    """
-    if config.threshold is None and config.top_k is None:
-        return None
-    if editor.relevance is None:
-        raise PipelineError(
-            "--threshold and --top-k need a relevance matrix: give --relevance FILE"
-            + ("" if config.run is None else f", or run: deltaedit relevance {editor.parts.store}")
-        )
-    return relevance_mask(
-        editor.relevance,
-        direction.raw.cpu().numpy(),
-        threshold=config.threshold,
-        top_k=config.top_k,
-    )
 
 
 def write_pictures(edits: Edits, texts: tuple[str, ...], folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from flows.steps.looking import StorePictures, render
 from flows.steps.origin import stored_models
 from flows.steps.published import choose_clip_pre
 from flows.steps.reading import read_picture
-from pipeline.editing import Direction, edit_codes, text_direction
+from pipeline.editing import Direction, text_direction
 from pipeline.encoding import encode_images
 from pipeline.errors import CheckpointError
 from pipeline.training import TrainedMapper
@@ -128,16 +128,6 @@ class Editor:
             originals += pixels
         codes = {name: np.concatenate([part[name] for part in parts]) for name in EDIT_COLUMNS}
         return Sources([*keys, *(path.name for path in images)], originals, codes)
-
-    def apply(
-        self, sources: Sources, direction: Direction, strength: float, mask: np.ndarray | None
-    ) -> np.ndarray:
-        """Edited pictures of the sources, [N, H, W, 3] uint8."""
-        codes = sources.codes
-        edited = edit_codes(
-            self.trained, codes["s"], codes["clip"], direction.unit, strength=strength, mask=mask
-        )
-        return self.render(edited.cpu().numpy(), codes["w_plus"])
 
     def _check_widths(self) -> None:
         config = self.trained.config

@@ -1,10 +1,12 @@
-"""Evaluate a run: S-space fit on the held-out rows."""
+"""Evaluate a run: S-space fit on the held-out rows, and edits by text prompt by prompt."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.config import as_jsonable
+from flows.steps.edit_scores import EditScorer, ScoringConfig, draw_scores
 from flows.steps.splits import eval_rows
 from flows.steps.train import fit_table, run_store
 from pipeline.evaluation import s_space_fit
@@ -26,18 +28,28 @@ class EvaluateConfig:
     """Folder for ``evaluation.json``."""
     num_pairs: int = 2048
     """Held-out pairs that the fit is averaged over."""
+    edits: ScoringConfig | None = None
+    """What is edited and measured; None for the fit alone."""
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, object]:
-    """S-space fit per group against the zero predictor, on pairs of held-out rows.
+def evaluate(
+    config: EvaluateConfig, on_progress: Callable[[int, int], None] = lambda _done, _all: None
+) -> dict[str, object]:
+    """S-space fit per group against the zero predictor, on pairs of held-out rows; then the edits.
+
+    Args:
+        config: the run, and what to measure.
+        on_progress: called with the prompts done and all prompts.
 
     Returns:
         ``raw`` and ``scaled`` (channels weighted alike), each with ``all``, ``coarse``, ``medium``
-        and ``fine``; also written to the output folder.
+        and ``fine``; with prompts also ``edits`` (means over prompts) and a row a prompt. All of it
+        and pictures are written to the output folder.
 
     Raises:
         CheckpointError: there is no finished run.
         StoreError: the run's store is gone, or holds out too few rows.
+        PipelineError: a prompt cannot be used, or a mask is wanted without relevance matrix.
     """
     reader = StoreReader(run_store(config.run))
     trained = load_trained(config.run / MAPPER_NAME)
@@ -49,6 +61,11 @@ def evaluate(config: EvaluateConfig) -> dict[str, object]:
             rounded = {name: round(value, 4) for name, value in values.items()}
             result[f"{space} {group}"] = rounded
     make_folder(config.out)
+    if config.edits is not None:
+        scores = EditScorer(config.run, config.edits).score(on_progress)
+        result |= {"edits": scores.mean, "prompts": scores.prompts, "curve": scores.curve}
+        for name, data in draw_scores(scores).items():
+            write_atomic(config.out / name, data)
     document = {**_made_from(config), "result": result}
     write_atomic(config.out / RESULT_NAME, json.dumps(document, indent=2).encode())
     return result

@@ -70,6 +70,14 @@ def relevance_mask(
     return mask
 
 
+def apply_change(
+    s: Floats, change: Floats, mask: NDArray[np.bool_] | None, strength: float
+) -> Floats:
+    """``s + strength * mask * change`` [N, S] float32; without a mask every channel changes."""
+    kept = change if mask is None else np.where(mask, change, np.float32(0))
+    return s + np.float32(strength) * kept
+
+
 def edit_codes(
     mapper: Mapper,
     s: FloatRows,
