@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from stores.cache import cached_copy
 from stores.formats import hdf5
 from stores.schema import KEY
 from stores.store import Store
@@ -36,7 +37,7 @@ class MappedShards:
         columns = self._mapped.pop(number, None)
         if columns is None:
             entry = self._store.manifest.shards[number]
-            path = self._store.layout.shard(number)
+            path = cached_copy(self._store.layout.shard(number), entry.sha256)
             columns = hdf5.map_shard(path, self._store.header.schema, entry.rows)
         self._mapped[number] = columns  # last: the order of use
         while len(self._mapped) > self.limit:

@@ -4,13 +4,13 @@ import difflib
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import accumulate, islice
-from pathlib import Path
 
 import numpy as np
 
 from stores.errors import KeyNotFoundError, ShardCorruptError
 from stores.gather import MappedShards, RowGather
 from stores.manifest import Manifest
+from stores.places import StorePath
 from stores.records import Reject
 from stores.schema import Schema
 from stores.store import Store
@@ -24,7 +24,7 @@ class StoreReader:
     pickled ones, open their own.
     """
 
-    def __init__(self, path: Path | str, *, max_mapped_shards: int = 256) -> None:
+    def __init__(self, path: StorePath | str, *, max_mapped_shards: int = 256) -> None:
         """Open a store.
 
         Args:
@@ -43,7 +43,7 @@ class StoreReader:
         self._numbers = list(self.manifest.shards)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> StorePath:
         """The store's folder."""
         return self._store.path
 

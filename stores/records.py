@@ -6,10 +6,10 @@ text, stay on one line.
 
 import json
 from collections.abc import Iterable
-from pathlib import Path
 from typing import NamedTuple
 
 from stores.errors import ManifestError
+from stores.places import StorePath
 
 
 class Reject(NamedTuple):
@@ -60,7 +60,7 @@ def inputs_to_bytes(inputs: Iterable[Input]) -> bytes:
     ).encode()
 
 
-def read_rejects(path: Path) -> list[Reject]:
+def read_rejects(path: StorePath) -> list[Reject]:
     """The lines of `rejects_to_bytes`; empty when there is no such file.
 
     Raises:
@@ -71,7 +71,7 @@ def read_rejects(path: Path) -> list[Reject]:
     return [Reject(*values) for values in _read_lines(path, Reject._fields)]
 
 
-def read_inputs(path: Path) -> list[Input]:
+def read_inputs(path: StorePath) -> list[Input]:
     """The lines of `inputs_to_bytes`.
 
     Raises:
@@ -80,7 +80,7 @@ def read_inputs(path: Path) -> list[Input]:
     return [Input(*values) for values in _read_lines(path, Input._fields)]
 
 
-def _read_lines(path: Path, names: tuple[str, ...]) -> list[tuple]:
+def _read_lines(path: StorePath, names: tuple[str, ...]) -> list[tuple]:
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError as error:

@@ -8,11 +8,13 @@ import numpy as np
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blobs import damaged_blobs, list_blobs
+from stores.cache import local_file
 from stores.checksum import sha256_file
-from stores.errors import ManifestError, ShardCorruptError, StoreError
+from stores.errors import ManifestError, ShardCorruptError
 from stores.formats import hdf5
-from stores.layout import manifest_path
+from stores.layout import Layout, manifest_path
 from stores.manifest import ShardEntry, parse_manifest
+from stores.places import ObjectPath, StorePath, name_below
 from stores.schema import KEY
 from stores.store import Store
 
@@ -30,7 +32,7 @@ class Problem:
     """What was expected and found."""
 
 
-def verify_store(path: Path | str, *, full: bool) -> list[Problem]:
+def verify_store(path: StorePath | str, *, full: bool) -> list[Problem]:
     """Find what is missing, extra, cut, changed or contradictory. Changes nothing.
 
     Args:
@@ -67,7 +69,7 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
     if manifest.to_bytes() != data:
         yield Problem("manifest.json", "structure", "its text was changed after it was written")
     for number, entry in manifest.shards.items():
-        file = str(store.layout.entry(number).relative_to(store.path))
+        file = name_below(store.layout.entry(number), store.path)
         try:
             mark = store.committed(number)
         except ManifestError as error:
@@ -88,10 +90,10 @@ def _check_extra_files(store: Store) -> Iterator[Problem]:
     for number in store.manifest.shards:
         expected |= {layout.shard(number), layout.entry(number)}
         expected |= {layout.inputs(number), layout.rejects(number)}
-    for file in sorted(store.path.rglob("*")):
-        if file in expected or file.is_dir():
+    for file in _files(store.path):
+        if file in expected or _is_lease(file, layout):
             continue
-        name = str(file.relative_to(store.path))
+        name = name_below(file, store.path)
         if file.name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "leftover", "a killed run left it; nothing reads it, remove it")
         elif layout.number(file.name) is not None and file.parent != layout.entries:
@@ -100,9 +102,21 @@ def _check_extra_files(store: Store) -> Iterator[Problem]:
             yield Problem(name, "extra", "not a file of this store")
 
 
+def _files(root: StorePath) -> Iterator[StorePath]:
+    if isinstance(root, ObjectPath):
+        yield from root.walk_files()
+    else:
+        yield from sorted(file for file in root.rglob("*") if not file.is_dir())
+
+
+def _is_lease(file: StorePath, layout: Layout) -> bool:
+    """Whether an object is one of those by which an object store's drivers know each other."""
+    return isinstance(file, ObjectPath) and file.parent in {layout.driver_lock, layout.commit_lock}
+
+
 def _check_shard(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Problem]:
     path = store.layout.shard(entry.number)
-    file = str(path.relative_to(store.path))
+    file = name_below(path, store.path)
     if not path.exists():
         yield Problem(file, "missing", f"{entry.rows} committed rows are gone")
         return
@@ -110,6 +124,15 @@ def _check_shard(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Pro
         detail = f"{path.stat().st_size} bytes, committed with {entry.size_bytes}"
         yield Problem(file, "size", detail)
         return
+    if isinstance(path, Path) or full:
+        with local_file(path) as local:
+            yield from _check_rows(store, entry, file, local, full=full)
+
+
+def _check_rows(
+    store: Store, entry: ShardEntry, file: str, path: Path, *, full: bool
+) -> Iterator[Problem]:
+    """The bytes of a shard; those of a remote one were fetched to `path`."""
     if full and sha256_file(path) != entry.sha256:
         yield Problem(file, "digest", f"the bytes changed since commit: not {entry.sha256}")
     try:
@@ -133,7 +156,7 @@ def _check_lists(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Pro
         store.layout.rejects(entry.number): entry.rejects_sha256,
     }
     for path, digest in expected.items():
-        file = str(path.relative_to(store.path))
+        file = name_below(path, store.path)
         if digest is None and path.exists():
             yield Problem(file, "extra", "the shard has no such list")
         elif digest is not None and not path.exists():
@@ -165,13 +188,14 @@ def _check_keys(store: Store) -> Iterator[Problem]:
     for number, entry in store.manifest.shards.items():
         path = store.layout.shard(number)
         try:
-            columns = hdf5.map_shard(path, store.header.schema, entry.rows)
-            keys = hdf5.decode_keys(columns[KEY])
+            with local_file(path) as local:
+                columns = hdf5.map_shard(local, store.header.schema, entry.rows)
+                keys = hdf5.decode_keys(columns[KEY])
             inputs = {record.key for record in store.read_inputs(number)}
             rejects = {reject.key for reject in store.read_rejects(number)}
-        except (StoreError, UnicodeDecodeError):
+        except (ManifestError, ShardCorruptError, UnicodeDecodeError):
             continue  # on the list already, as missing or damaged
-        file = str(path.relative_to(store.path))
+        file = name_below(path, store.path)
         if inputs != {*keys, *rejects} or len(inputs) != len(keys) + len(rejects):
             yield Problem(file, "account", "its keys and rejects are not its inputs, each once")
         for key in keys:

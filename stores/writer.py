@@ -8,10 +8,12 @@ import numpy as np
 
 from stores.atomic import publish, staged, sync_file, write_atomic
 from stores.checksum import sha256_bytes, sha256_file
+from stores.commit import ShardFiles, commit_objects
 from stores.errors import StoreError
 from stores.formats import hdf5
 from stores.lock import exclusive
 from stores.manifest import ShardEntry
+from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
 from stores.records import Input, Reject, inputs_to_bytes, rejects_to_bytes
 from stores.store import Store
@@ -101,6 +103,9 @@ class ShardWriter:
             hdf5.write_shard(temporary, keys, self._rows(), header.schema, header.to_json())
             sync_file(temporary)
             entry, lists = self._account(temporary)
+            if isinstance(self._store.path, ObjectPath):
+                files = ShardFiles(temporary, *lists)
+                return self._same_inputs(commit_objects(self._store, entry, files), entry)
             with exclusive(layout.commit_lock, wait=True):
                 committed = self._store.committed(number)
                 if committed is not None:
@@ -179,7 +184,7 @@ def _not_finite(rows: Rows) -> dict[int, str]:
     return faults
 
 
-def _replace_or_remove(path: Path, data: bytes) -> None:
+def _replace_or_remove(path: StorePath, data: bytes) -> None:
     """Nothing to list: no file, not even one that a killed attempt left."""
     if data:
         write_atomic(path, data)
