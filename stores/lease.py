@@ -54,7 +54,7 @@ def leased(prefix: ObjectPath, *, wait: bool, expire_s: float = EXPIRE_S) -> Ite
         with mine.renewed():
             yield
     finally:
-        mine.path.unlink(missing_ok=True)
+        mine.give_back()
 
 
 class _Lease:
@@ -71,6 +71,13 @@ class _Lease:
         holder = _this_process() | {"renewals": self._renewals}
         self._renewals += 1
         self.path.write_bytes(json.dumps(holder).encode())
+
+    def give_back(self) -> None:
+        """Remove the object, so that others need not wait for it to expire."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except ObjectStoreError as error:
+            _log.warning("%s could not be given back, and will expire: %s", self.path, error)
 
     @contextmanager
     def renewed(self) -> Iterator[None]:

@@ -1,10 +1,9 @@
 """`deltaedit index`: the FAISS index and the neighbour graph."""
 
-from pathlib import Path
-
 import click
 
 from flows.commands.options import DRY_RUN, JSON, STORE, checked, print_result, show_config
+from stores.places import StorePath
 
 
 @click.command()
@@ -19,7 +18,7 @@ from flows.commands.options import DRY_RUN, JSON, STORE, checked, print_result, 
 )
 @JSON
 @DRY_RUN
-def command(store: Path, kind: str, neighbours: int, *, as_json: bool, dry_run: bool) -> None:
+def command(store: StorePath, kind: str, neighbours: int, *, as_json: bool, dry_run: bool) -> None:
     """Build the exact FAISS index of STORE and its neighbour graph.
 
     Example: deltaedit index faces.store --neighbours 64

@@ -2,14 +2,38 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from stores.errors import StoreError
+from stores.places import StorePath, store_path
 
-def _existing_store(_context: click.Context, _parameter: click.Parameter, path: Path) -> Path:
+
+class StorePathType(click.Path):
+    """A folder, or the URL of a place in an object store."""
+
+    def convert(
+        self,
+        value: Any,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Text to a `StorePath`."""
+        from flows.config import cache_folder
+
+        try:
+            return store_path(os.fsdecode(super().convert(value, param, ctx)), cache_folder())
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _existing_store(
+    _context: click.Context, _parameter: click.Parameter, path: StorePath
+) -> StorePath:
     from stores.contents import is_store
 
     if not is_store(path):
@@ -20,7 +44,8 @@ def _existing_store(_context: click.Context, _parameter: click.Parameter, path: 
     return path
 
 
-STORE = click.argument("store", type=click.Path(path_type=Path), callback=_existing_store)
+STORE_PATH = StorePathType()
+STORE = click.argument("store", type=STORE_PATH, callback=_existing_store)
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

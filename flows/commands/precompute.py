@@ -1,6 +1,5 @@
 """`deltaedit precompute`: from images to a store."""
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -8,6 +7,7 @@ import click
 from flows.commands.options import (
     DRY_RUN,
     JSON,
+    STORE_PATH,
     checked,
     model_options,
     print_result,
@@ -15,11 +15,12 @@ from flows.commands.options import (
     start_logging,
     take_model_options,
 )
+from stores.places import StorePath
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE_PATH)
 @model_options
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
@@ -36,7 +37,7 @@ from flows.commands.options import (
 @DRY_RUN
 def command(
     sources: tuple[str, ...],
-    store: Path,
+    store: StorePath,
     workers: int | None,
     *,
     as_json: bool,

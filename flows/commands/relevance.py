@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flows.commands.options import DRY_RUN, JSON, STORE, checked, print_result, show_config
+from stores.places import StorePath
 
 
 @click.command()
@@ -21,7 +22,7 @@ from flows.commands.options import DRY_RUN, JSON, STORE, checked, print_result, 
 @JSON
 @DRY_RUN
 def command(
-    store: Path, method: str, ridge: float, *, out: Path | None, as_json: bool, dry_run: bool
+    store: StorePath, method: str, ridge: float, *, out: Path | None, as_json: bool, dry_run: bool
 ) -> None:
     """Estimate the relevance matrix Rs [S, C] of STORE; it is kept in the store for edits.
 

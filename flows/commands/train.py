@@ -17,6 +17,7 @@ from flows.commands.options import (
     start_logging,
     take_pair_config,
 )
+from stores.places import StorePath
 
 
 @click.command()
@@ -54,7 +55,7 @@ from flows.commands.options import (
 @JSON
 @DRY_RUN
 def command(
-    store: Path,
+    store: StorePath,
     run: Path,
     *,
     resume: bool,

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import distributions
 
-from flows.config import models_folder, num_cpus
+from flows.config import cache_folder, models_folder, num_cpus
 from flows.models import LoadedModels, choose_device, load_models
 from flows.schemas import store_schema
 from flows.steps.precompute import PrecomputeConfig, open_store, scan
@@ -13,8 +13,10 @@ from flows.steps.reading import read_and_decode
 from pipeline.encoding import encode_images, encode_sampled
 from pipeline.errors import PipelineError
 from pipeline.models.registry import find_models
+from stores.cache import cache_bytes
 from stores.contents import is_store
 from stores.errors import StoreError
+from stores.places import ObjectPath
 from stores.sources import Scan
 
 PROBE_IMAGES = 32
@@ -51,6 +53,8 @@ def check_machine() -> list[Finding]:
         text = f"{found.path}" if found.found else f"not at {found.path}; from {found.file.source}"
         level = OK if found.found else WARNING
         findings.append(Finding(level, f"model {found.name} {found.file.kind}", text))
+    cache = cache_folder()
+    findings.append(Finding(OK, "cache", f"{cache}: {cache_bytes(cache) / 1e9:.2f} GB"))
     return findings
 
 
@@ -89,6 +93,8 @@ def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
 def _check_disk(config: PrecomputeConfig, models: LoadedModels, num_items: int) -> Finding:
     schema = store_schema(models.encoders, config.models.columns)
     size_bytes = num_items * schema.row_bytes
+    if isinstance(config.store, ObjectPath):
+        return Finding(OK, "disk", f"needs {size_bytes / 1e9:.2f} GB in the object store")
     home = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(home).free
     level = OK if free_bytes > SPARE_SHARE * size_bytes else PROBLEM

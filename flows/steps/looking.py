@@ -14,6 +14,7 @@ from pipeline.errors import ImageError
 from pipeline.images import decode_image, to_square, to_uint8
 from stores.errors import SourceError
 from stores.keys import name_of_key
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.sources import SourceItem, read_image_bytes, scan_images
 
@@ -31,7 +32,7 @@ class StorePictures:
     which needs no source at all.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: StorePath) -> None:
         self.reader = StoreReader(store)
         self._sources = [str(source) for source in stored_config(store)["sources"]]
 

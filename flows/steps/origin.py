@@ -9,6 +9,7 @@ from flows.config import resolved_text
 from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
 from stores.blobs import read_blob, write_blob
+from stores.places import StorePath
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
@@ -47,7 +48,7 @@ def _portable(config: Any) -> Any:
     return replace(config, sources=sources, store=config.store.absolute())
 
 
-def read_origin(store: Path) -> Origin:
+def read_origin(store: StorePath) -> Origin:
     """The inverse of `write_origin`.
 
     Raises:
@@ -57,12 +58,12 @@ def read_origin(store: Path) -> Origin:
     return Origin(s_widths=tuple(saved["s_widths"]), neutral=saved["neutral"])
 
 
-def stored_config(store: Path) -> dict[str, Any]:
+def stored_config(store: StorePath) -> dict[str, Any]:
     """The configuration of the last precompute run, as JSON values."""
     return json.loads(read_blob(Store.open(store), CONFIG_BLOB))
 
 
-def stored_models(store: Path) -> ModelOptions:
+def stored_models(store: StorePath) -> ModelOptions:
     """The models that a store was made with."""
     saved: dict[str, Any] = dict(stored_config(store)["models"])
     for name in ("encoder", "generator"):
@@ -71,7 +72,7 @@ def stored_models(store: Path) -> ModelOptions:
     return ModelOptions(**saved)
 
 
-def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels:
+def load_stored_models(store: StorePath, *, for_images: bool = False) -> LoadedModels:
     """Load the models that a store was made with.
 
     Args:

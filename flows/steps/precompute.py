@@ -4,7 +4,6 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from flows.config import num_cpus
@@ -15,6 +14,7 @@ from flows.steps.origin import write_origin
 from flows.steps.progress import Stopwatch
 from flows.steps.sampled import SAMPLED, SampledSource, parse_sampled
 from stores.manifest import Counts
+from stores.places import StorePath
 from stores.plan import Plan, plan_shards
 from stores.sources import Scan, sampled_items, scan_images
 from stores.store import Store
@@ -31,7 +31,7 @@ class PrecomputeConfig:
 
     sources: tuple[str, ...]
     """Folders, image files, ``@list.txt``, or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
-    store: Path
+    store: StorePath
     """The store's folder; created when absent, continued when there."""
     models: ModelOptions
     """What encodes."""
@@ -90,7 +90,7 @@ class PrecomputeConfig:
 class PrecomputeSummary:
     """What a run did; every input is in exactly one of rows, rejects and duplicates."""
 
-    store: Path
+    store: StorePath
     """The store."""
     inputs: int
     """Inputs of the whole store, those of earlier runs included."""

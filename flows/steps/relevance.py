@@ -13,6 +13,7 @@ from pipeline.pairs import RelevanceConfig, regressed_relevance
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.store import Store
 
@@ -24,7 +25,7 @@ METHODS = ("regressed",)
 class RelevanceRun:
     """How Rs is estimated."""
 
-    store: Path
+    store: StorePath
     """The store."""
     method: str = "regressed"
     """How: regressed is from cached vectors alone."""
@@ -71,7 +72,7 @@ def write_npz(path: Path, rs: np.ndarray) -> None:
     write_output(path, buffer.getvalue())
 
 
-def load_relevance(store: Path, reader: StoreReader) -> np.ndarray:
+def load_relevance(store: StorePath, reader: StoreReader) -> np.ndarray:
     """Rs [S, C] float32 of a store.
 
     Raises:

@@ -1,17 +1,17 @@
 """`deltaedit store info`: what is in a store."""
 
 from collections import Counter
-from pathlib import Path
 
 import click
 
 from flows.commands.options import JSON, STORE, print_result
+from stores.places import StorePath
 
 
 @click.command()
 @STORE
 @JSON
-def command(store: Path, *, as_json: bool) -> None:
+def command(store: StorePath, *, as_json: bool) -> None:
     """What STORE holds: columns, counts, fingerprints, rejects by reason.
 
     Example: deltaedit store info faces.store
