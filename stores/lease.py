@@ -25,7 +25,7 @@ from stores.places import ObjectPath, read_all
 
 EXPIRE_S = 60.0
 """How long a holder may be silent before its lease can be taken over."""
-_RENEWALS = 6
+_RENEWALS = 12
 """How often a lease is renewed in that time."""
 _PAUSE_S = (0.1, 0.5)
 """How long who waits pauses before it looks again: at random, so that two who withdrew before each

@@ -88,13 +88,19 @@ class ObjectPath:
 
     def exists(self) -> bool:
         """Whether there is such an object, or any below this prefix."""
-        with _reaching(self) as (files, key):
-            return files.exists(key)
+        return self._kind() is not None
 
     def is_dir(self) -> bool:
         """Whether there is any object below this prefix."""
-        with _reaching(self) as (files, key):
-            return files.isdir(key)
+        return self._kind() == "directory"
+
+    def _kind(self) -> str | None:
+        """What fsspec's own `exists` hides: a refusal is an error, not an absence."""
+        try:
+            with _reaching(self) as (files, key):
+                return str(files.info(key)["type"])
+        except FileNotFoundError:
+            return None
 
     def stat(self) -> ObjectStatus:
         """Its size."""

@@ -33,7 +33,7 @@ def run() -> ModuleType:
 def start() -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify"])
+    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify", "s3fs"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (
