@@ -123,6 +123,7 @@ class StoreReader:
             ShardCorruptError: A file is missing or damaged.
         """
         result = self._empty(name, len(self))
+        self._shards.fetch(self._numbers)
         for number, start, end in zip(self._numbers, self._starts, self._ends, strict=True):
             result[start:end] = self._shards[number][name]
         return result
@@ -159,6 +160,7 @@ class StoreReader:
 
     def _gather(self, name: str, places: np.ndarray) -> RowGather:
         column = self.schema[name].name
+        self._shards.fetch(self._numbers[place] for place in places)
         blocks = [self._shards[self._numbers[place]][column] for place in places]
         return RowGather(blocks, self._starts[places].tolist())
 
