@@ -12,7 +12,7 @@ from stores.cache import local_file
 from stores.errors import ManifestError, ShardCorruptError
 from stores.layout import Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
-from stores.places import StorePath, read_all
+from stores.places import ObjectPath, StorePath, read_all
 
 
 def read_contents(root: StorePath) -> Manifest:
@@ -54,6 +54,8 @@ def is_store(root: StorePath) -> bool:
 
 def leftovers(layout: Layout) -> Iterator[StorePath]:
     """Temporary files that killed runs left in the store's folders; object stores have none."""
+    if isinstance(layout.root, ObjectPath):
+        return
     for folder in (layout.root, *layout.folders):
         yield from folder.glob(f".*{TEMPORARY_SUFFIX}")
 

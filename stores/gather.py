@@ -8,12 +8,9 @@ import numpy as np
 
 from stores.cache import cached_copy
 from stores.formats import hdf5
-from stores.places import ObjectPath
+from stores.places import NUM_REQUESTS, ObjectPath
 from stores.schema import KEY
 from stores.store import Store
-
-_NUM_FETCHES = 8
-"""Shards fetched from an object store at once; one stream alone does not fill a network."""
 
 
 class MappedShards:
@@ -56,7 +53,7 @@ class MappedShards:
             ShardCorruptError: One is missing or changed.
         """
         if isinstance(self._store.path, ObjectPath):
-            with ThreadPoolExecutor(_NUM_FETCHES) as pool:
+            with ThreadPoolExecutor(NUM_REQUESTS) as pool:
                 for _ in pool.map(self._local, numbers):
                     pass
 

@@ -18,6 +18,8 @@ from stores.errors import ObjectStoreError, OutOfSpaceError
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 _LOCAL = frozenset({"file", "local"})
+NUM_REQUESTS = 8
+"""Files asked of an object store at once; one stream alone does not fill a network."""
 _READ_BLOCK_BYTES = 8 * 2**20
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _NO_ROOM = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})

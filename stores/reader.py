@@ -2,15 +2,17 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate, islice
+from pathlib import Path
 
 import numpy as np
 
 from stores.errors import KeyNotFoundError, ShardCorruptError
 from stores.gather import MappedShards, RowGather
 from stores.manifest import Manifest
-from stores.places import StorePath
+from stores.places import NUM_REQUESTS, StorePath
 from stores.records import Reject
 from stores.schema import Schema
 from stores.store import Store
@@ -76,6 +78,21 @@ class StoreReader:
         """Which rows are held out for evaluation: [N] bool."""
         is_eval = self._store.header.is_eval
         return np.fromiter(map(is_eval, self.keys), dtype=bool, count=len(self))
+
+    @cached_property
+    def num_eval_rows(self) -> int:
+        """How many rows are held out; of a remote store without fetching the rows.
+
+        Raises:
+            ManifestError: A list of inputs or rejects is missing or cannot be read.
+        """
+        if isinstance(self.path, Path):
+            return int(self.eval_mask.sum())
+        is_eval = self._store.header.is_eval
+        with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+            return sum(
+                sum(map(is_eval, keys)) for keys in pool.map(self._store.row_keys, self._numbers)
+            )
 
     def index_of(self, key: str) -> int:
         """The row of a key.

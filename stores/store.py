@@ -221,6 +221,16 @@ class Store:
         """The inputs of a committed shard that gave no row."""
         return read_reject_lines(self.layout.rejects(number))
 
+    def row_keys(self, number: int) -> set[str]:
+        """The keys of a shard's rows by its lists: known without reading the rows.
+
+        Raises:
+            ManifestError: A list is missing or cannot be read.
+        """
+        entry = self.manifest.shards[number]
+        rejects = self.read_rejects(number) if entry.rejects else []
+        return {item.key for item in self.read_inputs(number)} - {item.key for item in rejects}
+
     def rejects(self) -> Iterator[Reject]:
         """Every reject and duplicate on record, those of the listing first."""
         yield from read_reject_lines(self.layout.scan)

@@ -64,7 +64,7 @@ def store_section(store: StorePath) -> Section:
     return Section(
         title="The store",
         text=f"{counts.inputs} inputs = {counts.rows} rows + {counts.rejects} rejects + "
-        f"{counts.duplicates} duplicates; {int(reader.eval_mask.sum())} rows are held out.",
+        f"{counts.duplicates} duplicates; {reader.num_eval_rows} rows are held out.",
         table={
             "shards": len(reader.manifest.shards),
             **columns,

@@ -107,6 +107,13 @@ def test_rows_are_the_same_wherever_they_are(run, source, reference, place):
     assert list(reader.rejects()) == list(expected.rejects())
 
 
+def test_counts_are_known_without_rows(run, source, reference, place):
+    run.main(source, place, SHARD_ROWS)
+    reader = StoreReader(place)
+    assert reader.num_eval_rows == StoreReader(reference).eval_mask.sum() > 0
+    assert not (isinstance(place, ObjectPath) and place.cache.exists())
+
+
 def test_blobs_are_kept_and_replaced_wherever_they_are(run, source, place):
     run.main(source, place, SHARD_ROWS)
     store = Store.open(place)

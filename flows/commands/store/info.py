@@ -30,7 +30,7 @@ def command(store: StorePath, *, as_json: bool) -> None:
         "duplicates": counts.duplicates,
         "shards": len(reader.manifest.shards),
         "bytes": sum(entry.size_bytes for entry in reader.manifest.shards.values()),
-        "eval rows": int(reader.eval_mask.sum()),
+        "eval rows": reader.num_eval_rows,
         "reasons": dict(reasons.most_common()),
         "fingerprints": reader.fingerprints,
     }
