@@ -117,10 +117,11 @@ def _take(mine: _Lease, prefix: ObjectPath, *, wait: bool, expire_s: float) -> N
                 return
             mine.path.unlink(missing_ok=True)
         for path, data in others.items():
-            if path not in first_seen:
-                first_seen[path] = data, time.monotonic()
-                _log.info("%s: waiting to see if %s lives", prefix, _name(data))
-            former, since = first_seen[path]
+            if path not in first_seen and not wait and not _died_here(data):
+                _log.warning(
+                    "%s: looking for up to %.0f s if %s lives", prefix, expire_s, _name(data)
+                )
+            former, since = first_seen.setdefault(path, (data, time.monotonic()))
             if data != former:
                 if not wait:
                     raise _busy(prefix, data)

@@ -1,11 +1,7 @@
 """The life of a store wherever it is: a folder, `file://`, `memory://`, or S3."""
 
-import hashlib
 import multiprocessing
-import random
 import re
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,32 +9,14 @@ import pytest
 from stores.blobs import blob_path, damaged_blobs, list_blobs, read_blob, write_blob
 from stores.errors import (
     ManifestError,
-    ObjectStoreError,
-    OutOfSpaceError,
     ShardCorruptError,
-    StoreBusyError,
 )
-from stores.places import ObjectPath, name_below, store_path
+from stores.places import ObjectPath, store_path
 from stores.reader import StoreReader
 from stores.store import Store
 from stores.verify import verify_store
 
-NUM_FILES, SHARD_ROWS = 30, 8
-RUN = "os.environ.update(env)\nfrom stores.places import store_path\n"
-RUN += "run.main(source, store_path(url, cache), rows, locked=locked)"
-
-
-@pytest.fixture(scope="module")
-def source(run, tmp_path_factory):
-    return str(run.make_source(tmp_path_factory.mktemp("source"), NUM_FILES))
-
-
-@pytest.fixture(scope="module")
-def reference(run, source, tmp_path_factory):
-    """The store that an undisturbed run makes in a folder."""
-    path = tmp_path_factory.mktemp("reference") / "a.store"
-    run.main(source, path, SHARD_ROWS)
-    return path
+SHARD_ROWS = 8
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])
@@ -53,43 +31,12 @@ def place(request, tmp_path):
     return store_path(urls[request.param], tmp_path / "cache")
 
 
-@pytest.fixture
-def bucket(s3, tmp_path):
-    return ObjectPath(f"s3://{s3.new_bucket()}", tmp_path / "cache")
-
-
-@pytest.fixture
-def launch(start, s3, source):
-    """Start a run in a process of its own."""
-    started = []
-
-    def launch_run(path: ObjectPath, source=source, rows=SHARD_ROWS, *, locked=True):
-        names = {"source": source, "url": path.url, "cache": path.cache, "rows": rows}
-        started.append(start(RUN, **names, locked=locked, env=s3.env))
-        return started[-1]
-
-    yield launch_run
-    for process in started:
-        process.kill()
-        process.join()
-
-
-def digests(run, path) -> dict[str, str]:
-    if isinstance(path, Path):
-        return run.digests(path)
-    return {
-        name_below(file, path): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in path.walk_files()
-        if not file.parent.name.endswith(".lock")
-    }
-
-
-def test_a_store_has_the_same_files_wherever_it_is(run, source, reference, place):
+def test_a_store_has_the_same_files_wherever_it_is(run, digests, source, reference, place):
     run.main(source, place, SHARD_ROWS)
     expected = run.digests(reference)
-    assert digests(run, place) == expected
+    assert digests(place) == expected
     run.main(source, place, SHARD_ROWS)
-    assert digests(run, place) == expected
+    assert digests(place) == expected
     assert verify_store(place, full=True) == []
     assert verify_store(place, full=False) == []
 
@@ -127,12 +74,12 @@ def test_blobs_are_kept_and_replaced_wherever_they_are(run, source, place):
     assert list(damaged_blobs(store)) == ["index.faiss"]
 
 
-def test_a_lost_manifest_is_made_again_wherever_it_was(run, source, reference, place):
+def test_a_lost_manifest_is_made_again_wherever_it_was(run, digests, source, reference, place):
     run.main(source, place, SHARD_ROWS)
     (place / "manifest.json").unlink()
     assert Store.open(place).manifest.shards == Store.open(reference).manifest.shards
     run.main(source, place, SHARD_ROWS)
-    assert digests(run, place) == run.digests(reference)
+    assert digests(place) == run.digests(reference)
 
 
 def test_damage_is_found_wherever_it_is(run, source, place):
@@ -204,120 +151,3 @@ def test_a_listing_and_no_request_an_entry_open_a_consolidated_store(run, source
     Store.open(bucket / "a.store")
     assert not [place for place in asked if re.search(r"entries/.*json", place)]
     assert len(asked) <= 5
-
-
-def test_a_second_run_is_refused_while_the_first_lives(run, source, bucket, launch, s3):
-    """The first is held up in its first upload."""
-    path = bucket / "a.store"
-    held, over = [], []
-
-    def hold_up(environ):
-        if environ["REQUEST_METHOD"] == "PUT" and "/shards/" in environ["PATH_INFO"]:
-            held.append(environ)
-            while not over:
-                time.sleep(0.05)
-
-    s3.hook = hold_up
-    process = launch(path)
-    while not held:
-        assert process.is_alive()
-        time.sleep(0.05)
-    with pytest.raises(StoreBusyError, match=f"process {process.pid} on host"):
-        run.main(source, path, SHARD_ROWS)
-    over.append(True)
-    process.join()
-    assert process.exitcode == 0
-
-
-def test_processes_that_commit_the_same_shards_at_once_do_not_disturb_each_other(
-    run, reference, bucket, launch
-):
-    path = bucket / "a.store"
-    Store.create(path, name="t", schema=run.SCHEMA, fingerprints=run.FINGERPRINTS, split_eval=0.25)
-    processes = [launch(path, locked=False) for _ in range(3)]
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0, 0]
-    assert digests(run, path) == run.digests(reference)
-    assert verify_store(path, full=True) == []
-
-
-def _kill_at_request(number: int, path: ObjectPath, launch, s3) -> bool:
-    """Kill a run when the server gets its request `number`; whether it came so far."""
-    seen, process = [], None
-
-    def kill(_environ):
-        seen.append(1)
-        if len(seen) == number:
-            while process is None:
-                time.sleep(0.01)
-            process.kill()
-
-    s3.hook = kill
-    process = launch(path)
-    process.join()
-    s3.hook = None
-    assert process.exitcode in {0, -9}
-    return process.exitcode == -9
-
-
-@pytest.fixture
-def kill_and_resume(run, source, reference, bucket, launch, s3):
-    """Kill a run at a request, then resume it; whether it came so far."""
-
-    def kill(number: int) -> bool:
-        path = bucket / f"{number}.store"
-        killed = _kill_at_request(number, path, launch, s3)
-        assert {p.kind for p in _problems(path)} <= {"leftover", "account"}
-        run.main(source, path, SHARD_ROWS)
-        assert digests(run, path) == run.digests(reference)
-        assert verify_store(path, full=True) == []
-        return killed
-
-    return kill
-
-
-def _problems(path: ObjectPath) -> list:
-    try:
-        Store.open(path)
-    except ManifestError:
-        return []  # killed before there was a store
-    return verify_store(path, full=True)
-
-
-def test_a_run_killed_at_some_requests_and_resumed_makes_the_same_files(kill_and_resume):
-    numbers = random.Random(4).sample(range(10, 50), 3)  # noqa: S311 - instants, not secrets
-    assert sum(kill_and_resume(number) for number in numbers) > 0
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_a_run_killed_at_any_request_and_resumed_makes_the_same_files(kill_and_resume):
-    number = 1
-    while kill_and_resume(number):
-        number += 1
-    assert number > 40
-
-
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [("403 AccessDenied", ObjectStoreError), ("507 QuotaExceeded", OutOfSpaceError)],
-)
-def test_an_object_store_that_refuses_loses_nothing(  # noqa: PLR0917 - parameters and fixtures
-    run, source, reference, bucket, s3, answer, error
-):
-    path, marks = bucket / "a.store", []
-
-    def refuse(environ):
-        marks.append("PUT" in environ["REQUEST_METHOD"] and "/entries/" in environ["PATH_INFO"])
-        return answer if sum(marks) > 1 else None
-
-    s3.hook = refuse
-    with pytest.raises(error, match=r"s3://.*(credentials|run the same command again)"):
-        run.main(source, path, SHARD_ROWS)
-    s3.hook = None
-    assert list(Store.open(path).manifest.shards) == [0]
-    (lease,) = (path / "driver.lock").iterdir()
-    lease.unlink()  # it could not be given back, and its holder, this process, still lives
-    run.main(source, path, SHARD_ROWS)
-    assert digests(run, path) == run.digests(reference)
