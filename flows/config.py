@@ -91,6 +91,22 @@ def torchrun_ranks() -> Ranks:
     return Ranks(*(int(os.environ[name]) for name in names))
 
 
+def cpu_share(num_processes: int) -> int:
+    """Threads of compute for each of several processes on this machine.
+
+    ``OMP_NUM_THREADS`` stays a limit where the user set it.
+    """
+    share = max(1, num_cpus() // num_processes)
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) else share
+
+
+def chosen_gpus() -> list[str] | None:
+    """The GPUs that ``CUDA_VISIBLE_DEVICES`` leaves, as it names them; None where it is not set."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return None if chosen is None else [name.strip() for name in chosen.split(",") if name.strip()]
+
+
 def as_jsonable(config: Any) -> Any:
     """A configuration of nested dataclasses as plain JSON values."""
     if isinstance(config, StorePath):

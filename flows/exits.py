@@ -39,7 +39,19 @@ class Terminated(BaseException):
 
 
 class IncompleteError(Exception):
-    """The work ended, but part of it is missing; the message says what."""
+    """The work ended, but part of it is missing; the message says what.
+
+    Attributes:
+        result: what the work returned, where it returned something.
+    """
+
+    def __init__(self, message: str, *, result: object = None) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+class WrongCallError(Exception):
+    """The call asks for what is not there; found before anything was written."""
 
 
 # The first type that fits decides.
@@ -49,6 +61,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (Terminated, TERMINATED),
     (click.ClickException, WRONG_CALL),
     (IncompleteError, INCOMPLETE),
+    (WrongCallError, WRONG_CALL),
     (ShardCorruptError, DAMAGED_STORE),
     (ManifestError, DAMAGED_STORE),
     (OutOfSpaceError, INCOMPLETE),
@@ -77,7 +90,7 @@ def run_to_exit_code(command: click.Command) -> int:
         result = command.main(standalone_mode=False)
         sys.stdout.flush()
     except BaseException as error:
-        code = _code_of(error)
+        code = exit_code_of(error)
         if code is None:
             raise
         _explain(error)
@@ -123,7 +136,8 @@ def _on_stop(signum: int, _frame: FrameType | None) -> None:
         raise _asked[-1]
 
 
-def _code_of(error: BaseException) -> int | None:
+def exit_code_of(error: BaseException) -> int | None:
+    """The exit code that an error stands for; None for a defect of the program."""
     code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
     if code is None and isinstance(error, OSError) and error.errno in _FAILED_DISK:
         return INCOMPLETE

@@ -1,6 +1,7 @@
 """Groups of commands that are imported one at a time, so that --help is instant."""
 
 import importlib
+import keyword
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,8 @@ class LazyGroup(click.Group):
         """Describe the commands without importing them.
 
         Args:
-            package: where their modules are; each has a click command named `command`.
+            package: where their modules are; each has a click command named `command`. A dash
+                is an underscore in a module's name, and a keyword of Python ends in one.
             summaries: one line for each command, in the order of a user's day.
             attributes: those of `click.Group`.
         """
@@ -33,6 +35,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self._summaries:
             return None
         module = cmd_name.replace("-", "_")
+        module += "_" if keyword.iskeyword(module) else ""
         return importlib.import_module(f"{self._package}.{module}").command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

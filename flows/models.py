@@ -1,14 +1,14 @@
 """From options to loaded models: which files, loaded once per process, and their fingerprints."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.config import models_folder
 from pipeline.errors import PipelineError, WeightsError
-from pipeline.models.registry import ModelSet, model_set
+from pipeline.models.registry import BUNDLED_FOLDER, ModelSet, model_set
 
 if TYPE_CHECKING:
     # The trainer reads a store's `ModelOptions` and must not load the models' own modules.
@@ -141,6 +141,28 @@ def _check(files: ModelFiles, options: ModelOptions, *, sampled: bool) -> None:
             f"{models_folder()} (or set DELTAEDIT_MODELS), or give the options; "
             "`deltaedit doctor` lists where they come from"
         )
+
+
+def pinned(options: ModelOptions, *, sampled: bool = False) -> ModelOptions:
+    """The same models by absolute paths, for processes with another folder and environment.
+
+    Bundled models keep their name: each process has them beside its own package.
+
+    Raises:
+        WeightsError: a model is missing.
+    """
+    files = find_files(options, sampled=sampled)
+
+    def elsewhere(path: Path | None) -> Path | None:
+        return None if path is None or path.is_relative_to(BUNDLED_FOLDER) else path.absolute()
+
+    clip_weights = elsewhere(files.clip_weights)
+    return replace(
+        options,
+        clip=f"{files.clip_name}:{clip_weights}" if clip_weights else options.clip,
+        encoder=elsewhere(files.encoder) or options.encoder,
+        generator=elsewhere(files.generator) or options.generator,
+    )
 
 
 def choose_device(device: str) -> str:

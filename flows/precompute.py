@@ -1,36 +1,47 @@
-"""The Prefect flow `precompute`: `flows.steps.precompute` as a recorded run.
+"""The Prefect flow `precompute`: `flows.steps.precompute` as a recorded run."""
 
-Importing this module imports Prefect, which takes seconds; the command line does so only when a
-Prefect server is configured or asked for.
-"""
+import logging
+from collections import Counter
 
-from flows.config import prepare_prefect
+from flows.observe import Observed, flow, own_gpu
+from flows.parameters import strict
+from flows.steps.complete import require_complete
+from flows.steps.precompute import PrecomputeConfig, PrecomputeSummary
+from flows.steps.precompute import precompute as precompute_step
+from flows.steps.sheets import store_sheet
+from pipeline.errors import PipelineError
+from pipeline.images import encode_png
+from stores.errors import StoreError
+from stores.reader import StoreReader
 
-prepare_prefect()
+log = logging.getLogger("deltaedit")
 
-from prefect import flow, get_run_logger  # noqa: E402 - after its defaults are set
-from prefect.artifacts import create_table_artifact  # noqa: E402
-
-from flows.steps.precompute import PrecomputeConfig, PrecomputeSummary  # noqa: E402
-from flows.steps.precompute import precompute as precompute_step  # noqa: E402
+strict(PrecomputeConfig)
 
 
-@flow(name="precompute", validate_parameters=False)
+@flow(name="precompute")
 def precompute(config: PrecomputeConfig) -> PrecomputeSummary:
-    """Bring a store up to date with its sources; the store, not Prefect, knows what is done."""
-    logger = get_run_logger()
-    reported = 0
+    """Bring a store up to date with its sources; the store, not Prefect, knows what is done.
 
-    def report(done: int, total: int) -> None:
-        nonlocal reported
-        if done == total or done - reported >= 10 * config.shard_rows:
-            logger.info("%d of %d inputs", done, total)
-            reported = done
-
-    summary = precompute_step(config, report)
-    create_table_artifact(
-        key="precompute",
-        table=[{"name": name, "value": str(value)} for name, value in summary.as_dict().items()],
-        description=f"precompute into {config.store}",
-    )
+    Raises:
+        IncompleteError: the run ended with something missing.
+    """
+    with Observed("precompute", config.store) as run:
+        with own_gpu(config.models.device):
+            summary = precompute_step(config, run.progress)
+        reasons = Counter(reason for _key, reason, _ in StoreReader(config.store).rejects())
+        left_out = {f"left out: {reason}": count for reason, count in reasons.most_common()}
+        run.values({**summary.as_dict(), **left_out})
+        run.link(config.store, "store")
+        _show_rows(run, config)
+        require_complete(summary, config)
     return summary
+
+
+def _show_rows(run: Observed, config: PrecomputeConfig) -> None:
+    try:
+        sheet = store_sheet(config.store)
+    except (StoreError, PipelineError) as error:
+        log.info("no contact sheet: %s", error)
+        return
+    run.picture(encode_png(sheet), f"rows of {config.store}: images and what their codes give back")

@@ -1,12 +1,18 @@
 """Columns of a store of encoded images: the contract between precompute and everything after."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from pipeline.encoding import Encoders
 from stores.schema import Column, Schema
 
+if TYPE_CHECKING:  # torch takes seconds to import, and verifying a store needs none
+    from pipeline.encoding import Encoders
 
-def store_schema(encoders: Encoders, columns: Sequence[str]) -> Schema:
+DIRECTIONS = ("clip",)
+"""Columns whose rows are directions: a row of length 0 would be damage."""
+
+
+def store_schema(encoders: "Encoders", columns: Sequence[str]) -> Schema:
     """The schema of what `encoders` give: clip [C], w_plus [L, D], s [S], all float32."""
     shapes: dict[str, tuple[int, ...]] = {}
     if encoders.clip is not None:

@@ -1,7 +1,8 @@
 """Train the avatar world's models again: `make world`.
 
-Four stages, each resumable by running the same command again: avatars, CLIP, generator and encoder,
-mapping network. The files that ship are written last. About two hours on two cores.
+Five stages, each resumable by running the same command again: avatars, attribute reader, CLIP,
+generator and encoder, mapping network. The files that ship are written last. About two hours and a
+half on two cores.
 """
 
 import io
@@ -18,15 +19,16 @@ from torch import Tensor
 
 from flows.config import num_cpus
 from flows.steps.progress import Progress
-from pipeline.demo import train_autoencoder, train_clip, train_mapping
+from pipeline.demo import train_autoencoder, train_clip, train_mapping, train_reader
 from pipeline.demo.avatars import Attributes, draw_avatar
 from pipeline.demo.export import (
     centre_codes,
-    clip_file,
     encoder_file,
     generator_file,
+    halved_file,
     shift_codes,
 )
+from pipeline.demo.reader import labels_of
 from pipeline.editing import TEMPLATES
 from pipeline.images import to_float
 from pipeline.models.registry import BUNDLED_FOLDER
@@ -64,15 +66,17 @@ def main(out: Path, *, install: bool) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     out.mkdir(parents=True, exist_ok=True)
     images, people = training_set(out)
+    reader = train_world_reader(out, images, people)
     clip = train_world_clip(out, images, people)
     model = train_world_autoencoder(out, images)
     shift_codes(model)
     latent_avg = centre_codes(model, to_float(images[: 16 * CODE_BATCH].permute(0, 2, 3, 1)))
     train_world_mapping(model, images, latent_avg)
     files = {
-        f"{CLIP_NAME}.safetensors": clip_file(clip),
+        f"{CLIP_NAME}.safetensors": halved_file(clip),
         "generator.safetensors": generator_file(model, latent_avg),
         "e4e.safetensors": encoder_file(model, latent_avg),
+        "reader.safetensors": halved_file(reader),
     }
     for name, data in files.items():
         write_atomic((BUNDLED_FOLDER if install else out) / name, data)
@@ -100,6 +104,15 @@ def training_set(out: Path) -> tuple[Tensor, list[Attributes]]:
 def _draw(index: int) -> tuple[np.ndarray, Attributes]:
     avatar = draw_avatar(TRAIN_SEED, index)
     return avatar.pixels(), avatar.attributes
+
+
+def train_world_reader(out: Path, images: Tensor, people: list[Attributes]) -> torch.nn.Module:
+    """The attribute reader, trained on drawings and their truth."""
+    config = train_reader.ReaderTrainingConfig()
+    state = train_reader.ReaderTrainingState(config)
+    keeper = Keeper(out / "reader.pt", state, config.num_images // config.batch_size)
+    train_reader.train(state, images, labels_of(people), config, keeper)
+    return state.model.eval()
 
 
 def train_world_clip(out: Path, images: Tensor, people: list[Attributes]) -> torch.nn.Module:

@@ -103,8 +103,22 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder survive power loss."""
+def move(path: StorePath, target: StorePath) -> None:
+    """Give a file another name in the same store, so that power loss does not undo it."""
+    if isinstance(path, ObjectPath) and isinstance(target, ObjectPath):
+        path.move_to(target)
+        return
+    assert isinstance(path, Path), "both are of one store"
+    assert isinstance(target, Path), "both are of one store"
+    path.rename(target)
+    sync_folder(target.parent)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: StorePath) -> None:
+    """Make renames and removals in a folder survive power loss; object stores do it alone."""
+    if isinstance(folder, ObjectPath):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -4,7 +4,7 @@ Each is on record with its digest and what it was made from.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,15 @@ def damaged_blobs(store: Store) -> dict[str, str]:
         elif _present(path, records) is None:
             found[name] = f"the file has not the recorded digest {records[0].sha256}"
     return found
+
+
+def drop_blobs(store: Store, names: Collection[str]) -> None:
+    """Strike blobs off the record, so that the commands that made them make them again.
+
+    The caller holds the commit lock and has taken the files away.
+    """
+    records = _read_records(store)
+    _write_records(store, {name: kept for name, kept in records.items() if name not in names})
 
 
 def _present(path: StorePath, records: list[BlobRecord]) -> BlobRecord | None:

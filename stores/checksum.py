@@ -5,6 +5,9 @@ from pathlib import Path
 
 from stores.places import ObjectPath
 
+BLOCK_BYTES = 2**20
+"""What is read at once."""
+
 
 def sha256_bytes(data: bytes) -> str:
     """The digest in hexadecimal."""
@@ -25,11 +28,16 @@ def sha256_file(path: Path | ObjectPath | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_head(path: Path | str, size_bytes: int = 65536) -> str:
-    """The digest of a file's first bytes: enough to tell most files of one size apart.
+def sha256_part(path: Path | str, offset_bytes: int, size_bytes: int) -> str:
+    """The digest of a stretch of a file, read in blocks; shorter where the file ends before.
 
     Raises:
         OSError: The file cannot be read.
     """
+    digest = hashlib.sha256()
     with open(path, "rb") as file:  # noqa: PTH123 - as above
-        return sha256_bytes(file.read(size_bytes))
+        file.seek(offset_bytes)
+        while size_bytes > 0 and (block := file.read(min(size_bytes, BLOCK_BYTES))):
+            digest.update(block)
+            size_bytes -= len(block)
+    return digest.hexdigest()

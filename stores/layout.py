@@ -9,6 +9,8 @@ ffhq.store/
   rejects/ffhq-000000.jsonl     inputs of the shard that gave no row; absent when there are none
   rejects/scan.jsonl            rejects and duplicates found while listing the sources
   blobs/                        files made from the store; blobs/blobs.json lists them
+  quarantine/ffhq-000003.1/     damaged files that `repair` set aside, and why; absent without any
+  run/status.json               progress of the last run, for those who watch; decides nothing
   driver.lock  commit.lock      held by the running driver, and during one commit
 ```
 """
@@ -41,7 +43,7 @@ class Layout:
     @property
     def folders(self) -> tuple[StorePath, ...]:
         """The folders that every store has."""
-        names = ("shards", "entries", "inputs", "rejects", "blobs")
+        names = ("shards", "entries", "inputs", "rejects", "blobs", "run")
         return tuple(self.root / name for name in names)
 
     @property
@@ -63,6 +65,16 @@ class Layout:
     def blob_list(self) -> StorePath:
         """What each blob is made from, with its digest."""
         return self.root / "blobs" / "blobs.json"
+
+    @property
+    def quarantine(self) -> StorePath:
+        """Damaged files that were set aside: one folder a case, each with its `reason.json`."""
+        return self.root / "quarantine"
+
+    @property
+    def run_status(self) -> StorePath:
+        """How far the last run is."""
+        return self.root / "run" / "status.json"
 
     @property
     def driver_lock(self) -> StorePath:

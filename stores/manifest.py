@@ -8,7 +8,7 @@ at once, and as the list in `manifest.json`, which one process rebuilds from the
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from stores.errors import ManifestError, StoreError
@@ -94,6 +94,8 @@ class ShardEntry:
     """Digest of the file that lists its inputs."""
     rejects_sha256: str | None = None
     """Digest of the file that lists its rejects; None when there are none."""
+    listing_sha256: str | None = None
+    """Digest of its inputs as a listing knows them; None where that is `inputs_sha256`."""
     first_key: str
     """Smallest key among the inputs."""
     last_key: str
@@ -108,11 +110,15 @@ class ShardEntry:
 
     def to_bytes(self) -> bytes:
         """One line of JSON: the commit mark, and the entry's line in the manifest."""
-        return json.dumps({key: getattr(self, name) for name, key in _ENTRY_KEYS}).encode()
+        value = {key: getattr(self, name) for name, key in _ENTRY_KEYS}
+        if self.listing_sha256 is None:
+            del value["listing_sha256"]
+        return json.dumps(value).encode()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ShardEntry":
         """The inverse of `to_bytes` after JSON; members it does not know are left alone."""
+        value = {"listing_sha256": None, **value}
         return cls(**{name: value[key] for name, key in _ENTRY_KEYS})
 
 
@@ -124,16 +130,18 @@ _ENTRY_KEYS = tuple(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counts:
-    """What became of the inputs: `rows + rejects + duplicates == inputs`."""
+    """What became of the inputs: `rows + rejects + duplicates + pending == inputs`."""
 
     inputs: int
-    """Inputs with an outcome."""
+    """Inputs with an outcome, and those that the last plan knew of besides."""
     rows: int
     """Inputs that gave a row."""
     rejects: int
     """Inputs that gave none, each with its reason in `rejects/`."""
     duplicates: int
     """Inputs whose content another input has too."""
+    pending: int = 0
+    """Inputs that the last plan knew of and that have no outcome yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -150,6 +158,8 @@ class Manifest:
     """Inputs left out because another has the same content."""
     scan_sha256: str | None = None
     """Digest of the file that lists those two; None when there is none."""
+    num_planned: int = field(default=0, compare=False)
+    """Inputs that the last plan knew of, with or without an outcome; 0 when nobody planned."""
 
     @property
     def counts(self) -> Counts:
@@ -158,11 +168,13 @@ class Manifest:
         retries = sum(entry.retries for entry in entries)
         rows = sum(entry.rows for entry in entries)
         rejects = sum(entry.rejects for entry in entries) - retries + self.scan_rejects
+        settled = rows + rejects + self.scan_duplicates
         return Counts(
-            inputs=rows + rejects + self.scan_duplicates,
+            inputs=max(settled, self.num_planned),
             rows=rows,
             rejects=rejects,
             duplicates=self.scan_duplicates,
+            pending=max(0, self.num_planned - settled),
         )
 
     @property
@@ -204,11 +216,12 @@ def parse_manifest(data: bytes, path: StorePath) -> Manifest:
             scan_rejects=int(value["rejects"]["scan"]),
             scan_duplicates=int(value["rejects"]["duplicates"]),
             scan_sha256=value["rejects"]["scan_sha256"],
+            num_planned=int(value["counts"]["inputs"]),
         )
     except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ManifestError(
-            f"{path} is damaged ({error!r}). It can be made again from the shards: move it away "
-            "and run the same command again."
+            f"{path} is damaged ({error!r}). `deltaedit store repair` makes it again from the "
+            "shards and their commit marks."
         ) from error
 
 
@@ -221,7 +234,10 @@ def parse_entry(data: bytes, path: StorePath) -> ShardEntry:
     try:
         return ShardEntry.from_json(json.loads(data))
     except (KeyError, TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ManifestError(f"{path} cannot be read as a commit mark: {error!r}") from error
+        raise ManifestError(
+            f"{path} cannot be read as a commit mark: {error!r}. `deltaedit store repair` makes it "
+            "again."
+        ) from error
 
 
 def in_order(entries: Iterable[ShardEntry]) -> dict[int, ShardEntry]:

@@ -109,6 +109,11 @@ class ObjectPath:
         with _reaching(self) as (files, key):
             return ObjectStatus(int(files.info(key)["size"]))
 
+    def modified_s(self) -> float:
+        """When it was last written, by the object store's clock: seconds since 1970."""
+        with _reaching(self) as (files, key):
+            return files.modified(key).timestamp()
+
     def iterdir(self) -> Iterator["ObjectPath"]:
         """What is directly below this prefix, in one listing.
 
@@ -161,6 +166,12 @@ class ObjectPath:
         except FileNotFoundError:
             if not missing_ok:
                 raise
+
+    def move_to(self, target: "ObjectPath") -> None:
+        """Copy it within the object store, then remove it; killed between, both are there."""
+        with _writing(self) as (files, key):
+            files.cp_file(key, files._strip_protocol(target.url))  # noqa: SLF001 - no public way
+            files.rm_file(key)
 
     def create(self, data: bytes) -> None:
         """Put an object where there is none.

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count, islice
 
-from stores.checksum import sha256_bytes
+from stores.checksum import sha256_bytes, sha256_file
 from stores.errors import StoreError
+from stores.quarantine import shards_set_aside
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
 from stores.sources import Scan, SourceItem
 from stores.store import Store
@@ -50,6 +51,11 @@ class Plan:
     def num_pending(self) -> int:
         """Inputs that the planned shards will account for."""
         return sum(len(shard.items) for shard in self.shards)
+
+    @property
+    def num_retries(self) -> int:
+        """How many of them are rejects of earlier shards."""
+        return sum(shard.num_retries for shard in self.shards)
 
 
 def plan_shards(scan: Scan, store: Store, shard_rows: int, *, retry_rejects: bool = False) -> Plan:
@@ -107,9 +113,8 @@ def _compare(items: Sequence[SourceItem], store: Store) -> _Ledger:
         # An undisturbed shard covers one run of the sorted keys: its digest saves its list.
         first, last = bisect_left(keys, entry.first_key), bisect_right(keys, entry.last_key)
         same_length = last - first == entry.inputs
-        if (
-            same_length
-            and sha256_bytes(inputs_to_bytes(identities[first:last])) == entry.inputs_sha256
+        if same_length and sha256_bytes(inputs_to_bytes(identities[first:last])) == (
+            entry.listing_sha256 or entry.inputs_sha256
         ):
             ledger.done[first:last] = b"\1" * entry.inputs
             continue
@@ -119,9 +124,22 @@ def _compare(items: Sequence[SourceItem], store: Store) -> _Ledger:
                 ledger.absent.add(record.key)
                 continue
             ledger.done[place] = 1
-            (unchanged if identities[place] == record else ledger.changed).add(record.key)
+            same = _is_unchanged(items[place], record)
+            (unchanged if same else ledger.changed).add(record.key)
     ledger.changed -= unchanged
     return ledger
+
+
+def _is_unchanged(item: SourceItem, record: Input) -> bool:
+    """Whether an input is the one on record: by size and time, else by the bytes themselves."""
+    if not record.is_known or record[1:3] == (item.size_bytes, item.mtime_ns):
+        return True
+    if record.sha256 is None:
+        return False
+    try:
+        return sha256_file(item.path) == record.sha256
+    except OSError:
+        return False  # the run that reads it says why
 
 
 def _settle_scan(
@@ -139,6 +157,7 @@ def _settle_scan(
     rejects = [reject for reject in scan.rejects if reject.key not in ledger.absent]
     listed = {item.key for item in scan.items} | {reject.key for reject in scan.rejects}
     listed.update(duplicate.key for duplicate in scan.duplicates)
+    listed.update(scan.tars)  # one refused before and mended since is an input no more
     old_rejects, old_duplicates = store.scan_record()
     rejects += [reject for reject in old_rejects if reject.key not in listed]
     duplicates += [duplicate for duplicate in old_duplicates if duplicate.key not in listed]
@@ -185,8 +204,18 @@ def _rejected(store: Store) -> set[str]:
 def _cut(
     pending: Sequence[SourceItem], retries: set[str], store: Store, shard_rows: int
 ) -> Iterator[ShardPlan]:
-    taken = store.manifest.shards
+    """Shards in quarantine as they were cut before, the rest in the order of keys."""
+    taken = set(store.manifest.shards)
+    again = {n: keys for n, keys in shards_set_aside(store.layout).items() if n not in taken}
+    wanted = {key for keys in again.values() for key in keys}
+    left = {item.key: item for item in pending if item.key in wanted}
+    for number, keys in again.items():
+        items = tuple(left.pop(key) for key in keys if key in left)
+        if items:
+            taken.add(number)
+            yield ShardPlan(number, items, sum(item.key in retries for item in items))
+    rest = [item for item in pending if item.key not in wanted] if wanted else pending
     numbers = (number for number in count() if number not in taken)
-    for start, number in zip(range(0, len(pending), shard_rows), numbers, strict=False):
-        items = tuple(islice(pending, start, start + shard_rows))
+    for start, number in zip(range(0, len(rest), shard_rows), numbers, strict=False):
+        items = tuple(islice(rest, start, start + shard_rows))
         yield ShardPlan(number, items, sum(item.key in retries for item in items))

@@ -168,11 +168,14 @@ class Store:
         self.manifest = read_contents(self.path)
         return self.manifest
 
-    def consolidate(self) -> Manifest:
+    def consolidate(self, num_pending: int | None = None) -> Manifest:
         """Write `manifest.json` anew from the header, the commit marks and the scan record.
 
         A driver does this first and last. It never loses anything: the commit marks stay, and
         opening a store reads those that the manifest lacks.
+
+        Args:
+            num_pending: What a new plan found without an outcome; else the last plan stands.
 
         Raises:
             OutOfSpaceError: There is no room; the old manifest stays.
@@ -184,6 +187,9 @@ class Store:
             scan_duplicates=len(duplicates),
             scan_sha256=sha256_file(self.layout.scan) if self.layout.scan.exists() else None,
         )
+        if num_pending is not None:
+            settled = replace(manifest, num_planned=0).counts.inputs
+            manifest = replace(manifest, num_planned=settled + num_pending)
         data = manifest.to_bytes()
         path = manifest_path(self.path)
         if not path.exists() or path.read_bytes() != data:
@@ -191,8 +197,15 @@ class Store:
         self.manifest = manifest
         return manifest
 
-    def record_scan(self, rejects: list[Reject], duplicates: list[Duplicate]) -> Manifest:
+    def record_scan(
+        self, rejects: list[Reject], duplicates: list[Duplicate], num_pending: int = 0
+    ) -> Manifest:
         """Put what never reached a shard on record, in place of the former record.
+
+        Args:
+            rejects: Inputs refused while listing.
+            duplicates: Inputs left out because another has the same content.
+            num_pending: Inputs that are planned and have no outcome yet, for the accounts.
 
         Raises:
             OutOfSpaceError: There is no room; the old record stays.
@@ -201,7 +214,7 @@ class Store:
         data = rejects_to_bytes(sorted(lines))
         if data or self.layout.scan.exists():
             write_atomic(self.layout.scan, data)
-        return self.consolidate()
+        return self.consolidate(num_pending)
 
     def scan_record(self) -> tuple[list[Reject], list[Duplicate]]:
         """The rejects and duplicates of the listings so far."""
@@ -260,8 +273,14 @@ def _refuse_foreign_files(root: StorePath, layout: Layout) -> None:
         return
     if not root.is_dir():
         raise StoreError(f"{root} is a file; a store is a folder. Give another path.")
+    if any(layout.shard(0).parent.glob("[!.]*")):
+        raise StoreError(
+            f"{root} holds shards but neither a manifest nor commit marks, so a new store would "
+            "write over them. Run `deltaedit store repair` on it, or give another folder."
+        )
     own = {folder.name for folder in layout.folders}
     own |= {layout.commit_lock.name, layout.driver_lock.name, manifest_path(root).name}
+    own.add(layout.quarantine.name)
     foreign = [name for name in (p.name for p in root.iterdir()) if name not in own]
     foreign = [name for name in foreign if not name.startswith(".")]
     if foreign:

@@ -1,44 +1,35 @@
 """Comparing a store with its table of contents: quick (sizes, structure) or full (every byte)."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
+import os
+from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePosixPath
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blobs import damaged_blobs, list_blobs
-from stores.cache import local_file
+from stores.checks import Problem, check_accounts, check_lists, check_shard, shard_keys
 from stores.checksum import sha256_file
 from stores.errors import ManifestError, ShardCorruptError
-from stores.formats import hdf5
-from stores.layout import Layout, manifest_path
+from stores.layout import manifest_path
 from stores.manifest import ShardEntry, parse_manifest
 from stores.places import ObjectPath, StorePath, name_below
-from stores.schema import KEY
+from stores.repeats import KeyCensus
 from stores.store import Store
 
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing that is wrong with a store."""
-
-    file: str
-    """The file, relative to the store."""
-    kind: str
-    """One of `missing`, `extra`, `leftover` (harmless), `size`, `digest`, `structure`, `values`,
-    `duplicate_key`, `account`."""
-    detail: str
-    """What was expected and found."""
+_MAX_THREADS = 8
+"""Shards read at once; digests and sums run outside of the interpreter's lock."""
 
 
-def verify_store(path: StorePath | str, *, full: bool) -> list[Problem]:
+def verify_store(
+    path: StorePath | str, *, full: bool, directions: Collection[str] = ()
+) -> list[Problem]:
     """Find what is missing, extra, cut, changed or contradictory. Changes nothing.
 
     Args:
         path: The store's folder.
         full: Read every byte: digests, finite values, unique keys. Otherwise sizes, structure and
             accounts, which takes milliseconds a shard.
+        directions: Columns whose rows are directions: a full check refuses rows of length 0.
 
     Returns:
         Every problem; an empty list for a good store.
@@ -47,15 +38,44 @@ def verify_store(path: StorePath | str, *, full: bool) -> list[Problem]:
         store = Store.open(path)
     except ManifestError as error:
         return [Problem("manifest.json", "structure", str(error))]
-    problems = [*_check_manifest(store), *_check_extra_files(store)]
-    for entry in store.manifest.shards.values():
-        problems += _check_shard(store, entry, full=full)
-        problems += _check_lists(store, entry, full=full)
+    problems = [*_check_manifest(store), *unaccounted_files(store, store.manifest.shards)]
+    problems += _check_shards(store, full=full, directions=directions)
     problems += _check_scan(store)
     if full:
-        problems += _check_keys(store)
         problems += _check_blobs(store)
     return problems
+
+
+def _check_shards(store: Store, *, full: bool, directions: Collection[str]) -> Iterator[Problem]:
+    entries = store.manifest.shards
+    census = KeyCensus[int](lambda number: shard_keys(store, entries[number]))
+
+    def check(entry: ShardEntry) -> tuple[ShardEntry, list[Problem], list[str]]:
+        problems = [*check_shard(store, entry, full=full, directions=directions)]
+        problems += check_lists(store, entry, full=full)
+        keys: list[str] = []
+        if full:
+            try:
+                keys = shard_keys(store, entry)
+                problems += check_accounts(store, entry, keys)
+            except ShardCorruptError as error:
+                if not problems:
+                    problems.append(Problem(_file(store, entry.number), "structure", str(error)))
+        return entry, problems, keys
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
+        for entry, problems, keys in pool.map(check, entries.values()):
+            yield from problems
+            census.add(entry.number, keys)
+    for key, numbers in census.repeated().items():
+        first, *others = numbers
+        for number in others:
+            detail = f"{key!r} is also in {_file(store, first)}"
+            yield Problem(_file(store, number), "duplicate_key", detail)
+
+
+def _file(store: Store, number: int) -> str:
+    return name_below(store.layout.shard(number), store.path)
 
 
 def _check_manifest(store: Store) -> Iterator[Problem]:
@@ -81,19 +101,30 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
             yield Problem(file, "account", "the commit mark differs from the manifest's entry")
 
 
-def _check_extra_files(store: Store) -> Iterator[Problem]:
-    """Files that no entry accounts for."""
+def unaccounted_files(
+    store: Store, numbers: Collection[int], known: Collection[StorePath] = ()
+) -> Iterator[Problem]:
+    """Files in a store's folder that belong to nothing; what `repair` set aside is not looked at.
+
+    Args:
+        store: The store.
+        numbers: Shards whose files belong to it.
+        known: Further files that do.
+    """
     layout = store.layout
-    expected = {manifest_path(store.path), layout.scan, layout.blob_list}
-    expected |= {layout.driver_lock, layout.commit_lock}
+    set_apart = {layout.quarantine.name}
+    if isinstance(store.path, ObjectPath):
+        set_apart |= {layout.driver_lock.name, layout.commit_lock.name}  # leases are below them
+    expected = {manifest_path(store.path), layout.scan, layout.blob_list, *known}
+    expected |= {layout.driver_lock, layout.commit_lock, layout.run_status}
     expected |= {layout.blobs / name for name in _blob_names(store)}
-    for number in store.manifest.shards:
+    for number in numbers:
         expected |= {layout.shard(number), layout.entry(number)}
         expected |= {layout.inputs(number), layout.rejects(number)}
     for file in _files(store.path):
-        if file in expected or _is_lease(file, layout):
-            continue
         name = name_below(file, store.path)
+        if file in expected or PurePosixPath(name).parts[0] in set_apart:
+            continue
         if file.name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "leftover", "a killed run left it; nothing reads it, remove it")
         elif layout.number(file.name) is not None and file.parent != layout.entries:
@@ -107,62 +138,6 @@ def _files(root: StorePath) -> Iterator[StorePath]:
         yield from root.walk_files()
     else:
         yield from sorted(file for file in root.rglob("*") if not file.is_dir())
-
-
-def _is_lease(file: StorePath, layout: Layout) -> bool:
-    """Whether an object is one of those by which an object store's drivers know each other."""
-    return isinstance(file, ObjectPath) and file.parent in {layout.driver_lock, layout.commit_lock}
-
-
-def _check_shard(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Problem]:
-    path = store.layout.shard(entry.number)
-    file = name_below(path, store.path)
-    if not path.exists():
-        yield Problem(file, "missing", f"{entry.rows} committed rows are gone")
-        return
-    if path.stat().st_size != entry.size_bytes:
-        detail = f"{path.stat().st_size} bytes, committed with {entry.size_bytes}"
-        yield Problem(file, "size", detail)
-        return
-    if isinstance(path, Path) or full:
-        with local_file(path) as local:
-            yield from _check_rows(store, entry, file, local, full=full)
-
-
-def _check_rows(
-    store: Store, entry: ShardEntry, file: str, path: Path, *, full: bool
-) -> Iterator[Problem]:
-    """The bytes of a shard; those of a remote one were fetched to `path`."""
-    if full and sha256_file(path) != entry.sha256:
-        yield Problem(file, "digest", f"the bytes changed since commit: not {entry.sha256}")
-    try:
-        columns = hdf5.map_shard(path, store.header.schema, entry.rows)
-        header = hdf5.read_header(path)
-    except ShardCorruptError as error:
-        yield Problem(file, "structure", str(error))
-        return
-    if header != store.header.to_json():
-        yield Problem(file, "structure", "its header names another store, schema or fingerprints")
-    if full:
-        for name in store.header.schema.names:
-            if columns[name].dtype.kind == "f" and not np.isfinite(columns[name]).all():
-                yield Problem(file, "values", f"column {name} has NaN or infinite values")
-
-
-def _check_lists(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Problem]:
-    """The lists of inputs and rejects of a shard against its entry."""
-    expected = {
-        store.layout.inputs(entry.number): entry.inputs_sha256,
-        store.layout.rejects(entry.number): entry.rejects_sha256,
-    }
-    for path, digest in expected.items():
-        file = name_below(path, store.path)
-        if digest is None and path.exists():
-            yield Problem(file, "extra", "the shard has no such list")
-        elif digest is not None and not path.exists():
-            yield Problem(file, "missing", f"the list of shard {entry.name} is gone")
-        elif digest is not None and full and sha256_file(path) != digest:
-            yield Problem(file, "digest", f"the bytes changed since commit: not {digest}")
 
 
 def _check_scan(store: Store) -> Iterator[Problem]:
@@ -180,28 +155,6 @@ def _check_scan(store: Store) -> Iterator[Problem]:
         # Not called damage: a run killed just after it wrote the record leaves the same picture.
         detail = f"{found} rejects and duplicates, digest {digest}; the manifest records {listed}"
         yield Problem("rejects/scan.jsonl", "account", detail)
-
-
-def _check_keys(store: Store) -> Iterator[Problem]:
-    """Every input of a shard has a row or a reject, and no key has two rows."""
-    shard_of_key: dict[str, str] = {}
-    for number, entry in store.manifest.shards.items():
-        path = store.layout.shard(number)
-        try:
-            with local_file(path) as local:
-                columns = hdf5.map_shard(local, store.header.schema, entry.rows)
-                keys = hdf5.decode_keys(columns[KEY])
-            inputs = {record.key for record in store.read_inputs(number)}
-            rejects = {reject.key for reject in store.read_rejects(number)}
-        except (ManifestError, ShardCorruptError, UnicodeDecodeError):
-            continue  # on the list already, as missing or damaged
-        file = name_below(path, store.path)
-        if inputs != {*keys, *rejects} or len(inputs) != len(keys) + len(rejects):
-            yield Problem(file, "account", "its keys and rejects are not its inputs, each once")
-        for key in keys:
-            if key in shard_of_key:
-                yield Problem(file, "duplicate_key", f"{key!r} is also in {shard_of_key[key]}")
-            shard_of_key[key] = file
 
 
 def _check_blobs(store: Store) -> Iterator[Problem]:

@@ -1,12 +1,14 @@
 """Writing one shard: rows in, in any order; one commit out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
-from stores.atomic import publish, staged, sync_file, write_atomic
+from stores.atomic import publish, staged, sync_file, sync_folder
 from stores.checksum import sha256_bytes, sha256_file
 from stores.commit import ShardFiles, commit_objects
 from stores.errors import StoreError
@@ -15,10 +17,13 @@ from stores.lock import exclusive
 from stores.manifest import ShardEntry
 from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
-from stores.records import Input, Reject, inputs_to_bytes, rejects_to_bytes
+from stores.records import Input, Reject, inputs_to_bytes, listing_to_bytes, rejects_to_bytes
 from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
+
+_NUM_SYNCS = 3
+"""Files and folders of one commit that are synced at once; a disk takes them as one."""
 
 
 class ShardWriter:
@@ -34,6 +39,7 @@ class ShardWriter:
         self._place = {item.key: place for place, item in enumerate(plan.items)}
         self._filled = np.zeros(len(plan.items), dtype=bool)
         self._rejects: dict[str, Reject] = {}
+        self._digests: dict[str, str] = {}
         self._columns = {
             column.name: np.empty((len(plan.items), *column.shape), column.dtype)
             for column in store.header.schema.columns
@@ -80,14 +86,26 @@ class ShardWriter:
         self._check_new([key])
         self._rejects[key] = Reject(key, reason, detail)
 
+    def note_digest(self, key: str, sha256: str) -> None:
+        """Record the digest of the bytes that an input was read from.
+
+        With it a later run can tell a copied or touched file from a changed one.
+
+        Raises:
+            StoreError: The key is not in the plan.
+        """
+        if key not in self._place:
+            raise StoreError(f"key {key!r} is not planned for shard {self._plan.number}")
+        self._digests[key] = sha256
+
     def commit(self) -> ShardEntry:
         """Make the shard part of the store, whole or not at all.
 
-        The order is what makes it safe to be killed anywhere: the shard is written and synced
+        The order is what makes it safe to be killed anywhere: every file is written and synced
         under a temporary name; then, one process at a time, the lists of inputs and rejects, the
         shard's rename, and last the commit mark. Without the mark nothing of it counts. If
         another process committed this shard in the meantime, its entry is returned and this
-        writer's rows are dropped.
+        writer's rows are dropped. On an object store the order is that of `stores.commit`.
 
         Raises:
             StoreError: Inputs are left without row or reject, or the shard was committed from
@@ -95,26 +113,50 @@ class ShardWriter:
             OutOfSpaceError: There is no room; nothing is left behind.
         """
         self._check_complete()
-        layout, number = self._store.layout, self._plan.number
-        keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         header = self._store.header
+        keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
-        with staged(layout.shard(number), size_bytes=size_bytes) as temporary:
-            hdf5.write_shard(temporary, keys, self._rows(), header.schema, header.to_json())
-            sync_file(temporary)
-            entry, lists = self._account(temporary)
-            if isinstance(self._store.path, ObjectPath):
-                files = ShardFiles(temporary, *lists)
-                return self._same_inputs(commit_objects(self._store, entry, files), entry)
-            with exclusive(layout.commit_lock, wait=True):
-                committed = self._store.committed(number)
-                if committed is not None:
-                    return self._same_inputs(committed, entry)
-                _replace_or_remove(layout.inputs(number), lists[0])
-                _replace_or_remove(layout.rejects(number), lists[1])
-                publish(temporary, layout.shard(number))
-                write_atomic(layout.entry(number), entry.to_bytes())
+        inputs, rejects = self._lists()
+        with staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard:
+            hdf5.write_shard(shard, keys, self._rows(), header.schema, header.to_json())
+            files = ShardFiles(shard, inputs, rejects)
+            if not isinstance(self._store.path, ObjectPath):
+                return self._commit_to_folder(files)
+            entry = self._account(files)
+            return self._same_inputs(commit_objects(self._store, entry, files), entry)
+
+    def _commit_to_folder(self, written: ShardFiles) -> ShardEntry:
+        layout, number = self._store.layout, self._plan.number
+        with ExitStack() as files, ThreadPoolExecutor(_NUM_SYNCS) as pool:
+            data = {layout.inputs(number): written.inputs, layout.rejects(number): written.rejects}
+            lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
+            syncs = [pool.submit(sync_file, file) for file in (written.shard, *lists.values())]
+            entry = self._account(written)  # hashes while the disk is at work
+            for sync in syncs:
+                sync.result()
+            with _written(layout.entry(number), entry.to_bytes()) as mark:
+                sync_file(mark)
+                with exclusive(layout.commit_lock, wait=True):
+                    committed = self._store.committed(number)
+                    if committed is not None:
+                        return self._same_inputs(committed, entry)
+                    self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
+                    publish(mark, layout.entry(number))
         return entry
+
+    def _put_in_place(self, files: Mapping[StorePath, Path], pool: Executor) -> None:
+        """Give synced files their names, lists before the shard.
+
+        What a killed attempt left goes first: a shard that is there always fits its lists, even
+        where its commit mark was lost.
+        """
+        layout, number = self._store.layout, self._plan.number
+        for path in (layout.shard(number), layout.rejects(number)):
+            path.unlink(missing_ok=True)
+        for path, temporary in files.items():
+            temporary.replace(str(path))
+        for _ in pool.map(sync_folder, {path.parent for path in files}):
+            pass
 
     def _rows(self) -> Rows:
         """The rows that were added, in the plan's order; without a copy when none is missing."""
@@ -122,26 +164,33 @@ class ShardWriter:
             return self._columns
         return {name: array[self._filled] for name, array in self._columns.items()}
 
-    def _account(self, shard: Path) -> tuple[ShardEntry, tuple[bytes, bytes]]:
-        """The entry of a finished file, with the lists of inputs and of rejects."""
+    def _lists(self) -> tuple[bytes, bytes]:
+        """The list of inputs and that of rejects."""
+        inputs = inputs_to_bytes(
+            Input(item.key, item.size_bytes, item.mtime_ns, self._digests.get(item.key))
+            for item in self._plan.items
+        )
+        return inputs, rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
+
+    def _account(self, files: ShardFiles) -> ShardEntry:
+        """The entry of a finished file and its lists."""
         items = self._plan.items
-        inputs = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
-        rejects = rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
-        entry = ShardEntry(
+        listing = listing_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
+        return ShardEntry(
             name=self._store.layout.stem(self._plan.number),
             number=self._plan.number,
             rows=len(items) - len(self._rejects),
             rejects=len(self._rejects),
             inputs=len(items),
             retries=self._plan.num_retries,
-            size_bytes=shard.stat().st_size,
-            sha256=sha256_file(shard),
-            inputs_sha256=sha256_bytes(inputs),
-            rejects_sha256=sha256_bytes(rejects) if rejects else None,
+            size_bytes=files.shard.stat().st_size,
+            sha256=sha256_file(files.shard),
+            inputs_sha256=sha256_bytes(files.inputs),
+            rejects_sha256=sha256_bytes(files.rejects) if files.rejects else None,
             first_key=items[0].key,
             last_key=items[-1].key,
+            listing_sha256=sha256_bytes(listing) if self._digests else None,
         )
-        return entry, (inputs, rejects)
 
     def _same_inputs(self, committed: ShardEntry, entry: ShardEntry) -> ShardEntry:
         if committed.inputs_sha256 != entry.inputs_sha256:
@@ -184,9 +233,9 @@ def _not_finite(rows: Rows) -> dict[int, str]:
     return faults
 
 
-def _replace_or_remove(path: StorePath, data: bytes) -> None:
-    """Nothing to list: no file, not even one that a killed attempt left."""
-    if data:
-        write_atomic(path, data)
-    else:
-        path.unlink(missing_ok=True)
+@contextmanager
+def _written(path: StorePath, data: bytes) -> Iterator[Path]:
+    """A temporary file beside `path` that holds `data`, for the length of the block."""
+    with staged(path, size_bytes=len(data)) as temporary:
+        temporary.write_bytes(data)
+        yield temporary

@@ -1,10 +1,12 @@
 """`deltaedit evaluate`: how well a run's mapper fits the held-out split."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from flows.commands.options import DRY_RUN, JSON, RUN, checked, print_result, show_config
+from flows.commands.options import DRY_RUN, JSON, PREFECT, RUN, checked, print_result, show_config
+from flows.commands.recording import is_recorded, run_flow
 
 
 @click.command()
@@ -20,9 +22,10 @@ from flows.commands.options import DRY_RUN, JSON, RUN, checked, print_result, sh
 @click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: RUN)."
 )
+@PREFECT
 @JSON
 @DRY_RUN
-def command(run: Path, num_pairs: int, out: Path | None, *, as_json: bool, dry_run: bool) -> None:
+def command(run: Path, *, use_prefect: bool, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Compare predicted and true S differences of held-out pairs, per group of layers.
 
     Example: deltaedit evaluate faces.run
@@ -30,10 +33,21 @@ def command(run: Path, num_pairs: int, out: Path | None, *, as_json: bool, dry_r
     from flows.config import go_offline
 
     go_offline()
-    from flows.steps.evaluate import EvaluateConfig, evaluate
-
-    config = checked(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs)
+    config = configure(run=run, **options)
     show_config(config)
     if dry_run:
         return
-    print_result(evaluate(config), as_json=as_json)
+    if is_recorded(use_prefect=use_prefect):
+        result = run_flow("evaluate", config)
+    else:
+        from flows.steps.evaluate import evaluate
+
+        result = evaluate(config)
+    print_result(result, as_json=as_json)
+
+
+def configure(*, run: Path, out: Path | None, **options: Any) -> Any:
+    """The `EvaluateConfig` that the options make."""
+    from flows.steps.evaluate import EvaluateConfig
+
+    return checked(EvaluateConfig, run=run, out=out or run, **options)

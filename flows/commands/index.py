@@ -1,8 +1,11 @@
 """`deltaedit index`: the FAISS index and the neighbour graph."""
 
+from typing import Any
+
 import click
 
-from flows.commands.options import DRY_RUN, JSON, STORE, checked, print_result, show_config
+from flows.commands.options import DRY_RUN, JSON, PREFECT, STORE, checked, print_result, show_config
+from flows.commands.recording import is_recorded, run_flow
 from stores.places import StorePath
 
 
@@ -16,16 +19,31 @@ from stores.places import StorePath
     show_default=True,
     help="Neighbours kept per row in neighbours.h5.",
 )
+@PREFECT
 @JSON
 @DRY_RUN
-def command(store: StorePath, kind: str, neighbours: int, *, as_json: bool, dry_run: bool) -> None:
+def command(
+    store: StorePath, *, use_prefect: bool, as_json: bool, dry_run: bool, **options: Any
+) -> None:
     """Build the exact FAISS index of STORE and its neighbour graph.
 
     Example: deltaedit index faces.store --neighbours 64
     """
-    from flows.steps.index import IndexConfig, index_store
-
-    config = checked(IndexConfig, store=store, kind=kind, neighbours=neighbours)
+    config = configure(store=store, **options)
     show_config(config)
-    if not dry_run:
-        print_result(index_store(config), as_json=as_json)
+    if dry_run:
+        return
+    if is_recorded(use_prefect=use_prefect):
+        result = run_flow("index", config)
+    else:
+        from flows.steps.index import index_store
+
+        result = index_store(config)
+    print_result(result, as_json=as_json)
+
+
+def configure(**options: Any) -> Any:
+    """The `IndexConfig` that the options make."""
+    from flows.steps.index import IndexConfig
+
+    return checked(IndexConfig, **options)

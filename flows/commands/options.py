@@ -16,12 +16,7 @@ from stores.places import StorePath, store_path
 class StorePathType(click.Path):
     """A folder, or the URL of a place in an object store."""
 
-    def convert(
-        self,
-        value: Any,
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Text to a `StorePath`."""
         from flows.config import cache_folder
 
@@ -31,48 +26,43 @@ class StorePathType(click.Path):
             self.fail(str(error), param, ctx)
 
 
-def _existing_store(
-    _context: click.Context, _parameter: click.Parameter, path: StorePath
-) -> StorePath:
+def existing_store(
+    _context: click.Context, _parameter: click.Parameter, value: StorePath | tuple[StorePath, ...]
+) -> StorePath | tuple[StorePath, ...]:
+    """Refuse a path, or one of several, where no store is."""
     from stores.contents import is_store
 
-    if not is_store(path):
-        raise click.UsageError(
-            f"{path} is not a store: it has no manifest.json. Check the path, or make the store "
-            f"with: deltaedit precompute SOURCE... {path}"
-        )
-    return path
+    for path in (value,) if isinstance(value, StorePath) else value:
+        if not is_store(path):
+            raise click.UsageError(
+                f"{path} is not a store: it has no manifest.json. Check the path, or make the "
+                f"store with: deltaedit precompute SOURCE... {path}"
+            )
+    return value
 
 
 STORE_PATH = StorePathType()
-STORE = click.argument("store", type=STORE_PATH, callback=_existing_store)
+STORE = click.argument("store", type=STORE_PATH, callback=existing_store)
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+PREFECT = click.option(
+    "--prefect", "use_prefect", is_flag=True, help="Record the run in Prefect, as a flow."
+)
 SEED = click.option("--seed", type=int, default=0, show_default=True, help="Seed of all choices.")
 SHEET = click.option(
     "--sheet", type=click.Path(path_type=Path), help="Write a contact sheet (PNG) here."
 )
 
 
-def model_options(command: Callable) -> Callable:
-    """The options that choose models; together they make a `flows.models.ModelOptions`."""
+def model_file_options(command: Callable) -> Callable:
+    """The options that choose model files and where they run."""
     options = [
         click.option("--models", help="A registered set of models: avatar, ffhq, ..."),
         click.option("--clip", help="An open_clip model and local weights: MODEL[:WEIGHTS]."),
         click.option("--encoder", type=click.Path(path_type=Path), help="An e4e checkpoint."),
         click.option(
             "--generator", type=click.Path(path_type=Path), help="A StyleGAN2 checkpoint."
-        ),
-        click.option(
-            "--columns", default="clip,w_plus,s", show_default=True, help="Columns to compute."
-        ),
-        click.option(
-            "--clip-pre",
-            type=click.Choice(["official", "box7"]),
-            default="official",
-            show_default=True,
-            help="CLIP image pre-processing; box7 is what published mappers need.",
         ),
         click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i]."),
         click.option(
@@ -88,19 +78,57 @@ def model_options(command: Callable) -> Callable:
     return command
 
 
-def take_model_options(options: dict[str, Any]) -> Any:
-    """Remove the values of `model_options` from a command's options and build their config."""
+def take_model_file_options(
+    options: dict[str, Any], *, required: bool = False, **others: Any
+) -> Any:
+    """Remove the values of `model_file_options` and build a `flows.models.ModelOptions`.
+
+    Args:
+        options: a command's options.
+        required: whether it is a usage error to name no model.
+        others: the remaining fields of the config.
+
+    Returns:
+        The config; None where no model is named.
+    """
     from flows.models import ModelOptions
 
-    names = ("models", "clip", "encoder", "generator", "clip_pre", "device", "precision")
-    taken = {name: options.pop(name) for name in names}
+    named = ("models", "clip", "encoder", "generator")
+    taken = {name: options.pop(name) for name in (*named, "device", "precision")}
     for name in ("encoder", "generator"):
         taken[name] = taken[name].absolute() if taken[name] else None
     if taken["clip"] and ":" in taken["clip"]:
         model, _, weights = taken["clip"].partition(":")
         taken["clip"] = f"{model}:{Path(weights).absolute()}"
+    if not required and not any(taken[name] for name in named):
+        return None
+    return checked(ModelOptions, **taken, **others)
+
+
+def model_options(command: Callable) -> Callable:
+    """`model_file_options` and what they compute: together a `flows.models.ModelOptions`."""
+    options = [
+        click.option(
+            "--columns", default="clip,w_plus,s", show_default=True, help="Columns to compute."
+        ),
+        click.option(
+            "--clip-pre",
+            type=click.Choice(["official", "box7"]),
+            default="official",
+            show_default=True,
+            help="CLIP image pre-processing; box7 is what published mappers need.",
+        ),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return model_file_options(command)
+
+
+def take_model_options(options: dict[str, Any]) -> Any:
+    """Remove the values of `model_options` from a command's options and build their config."""
     columns = tuple(c.strip() for c in options.pop("columns").split(",") if c.strip())
-    return checked(ModelOptions, **taken, columns=columns)
+    clip_pre = options.pop("clip_pre")
+    return take_model_file_options(options, required=True, columns=columns, clip_pre=clip_pre)
 
 
 def pair_options(command: Callable) -> Callable:

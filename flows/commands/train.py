@@ -8,6 +8,7 @@ import click
 from flows.commands.options import (
     DRY_RUN,
     JSON,
+    PREFECT,
     SEED,
     STORE,
     checked,
@@ -17,6 +18,7 @@ from flows.commands.options import (
     start_logging,
     take_pair_config,
 )
+from flows.commands.recording import is_recorded, run_flow
 from stores.places import StorePath
 
 
@@ -39,6 +41,17 @@ from stores.places import StorePath
     help="Accept RUN if it is finished, too; an interrupted run is always continued.",
 )
 @click.option(
+    "--condition",
+    type=click.Choice(["delta", "target"]),
+    default="delta",
+    show_default=True,
+    help="What the mapper is told: the CLIP difference, or (an ablation) the target's embedding.",
+)
+@click.option("--mse-weight", type=float, default=1.0, show_default=True, help="Of the MSE.")
+@click.option(
+    "--cosine-weight", type=float, default=1.0, show_default=True, help="Of 1 - cosine; 0: none."
+)
+@click.option(
     "--patience",
     type=int,
     help="End after so many held-out evaluations without improvement; keep the best weights.",
@@ -52,16 +65,14 @@ from stores.places import StorePath
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:i].")
 @SEED
+@PREFECT
 @JSON
 @DRY_RUN
 def command(
     store: StorePath,
     run: Path,
     *,
-    resume: bool,
-    device: str,
-    residency: str,
-    seed: int,
+    use_prefect: bool,
     as_json: bool,
     dry_run: bool,
     **options: Any,
@@ -77,20 +88,9 @@ def command(
 
     go_offline()
     start_logging()
-    from flows.steps.train import TrainRun, find_rows, train
-    from pipeline.training import TrainConfig
+    from flows.steps.train import find_rows, train
 
-    pairs = take_pair_config(options, seed=seed)
-    training = checked(TrainConfig, **options, pairs=pairs, seed=seed)
-    config = checked(
-        TrainRun,
-        store=store,
-        run=run,
-        resume=resume,
-        device=device,
-        residency=residency,
-        training=training,
-    )
+    config = configure(store=store, run=run, **options)
     is_first = torchrun_ranks().rank == 0
     if is_first:
         show_config(config)
@@ -99,11 +99,40 @@ def command(
         splits = {"train rows": len(rows.train), "held-out rows": len(rows.held_out)}
         print_result(splits, as_json=as_json)
         return
-    result = train(config, _show)
+    # Of several processes that train together, one is the recorded run.
+    recorded = is_first and is_recorded(use_prefect=use_prefect)
+    result = run_flow("train", config) if recorded else train(config, _show)
     if not is_first:
         return
     fit = {name: round(group.explained, 4) for name, group in result.fit.scaled.items()}
     print_result({"run": str(run), "steps": result.trained.step, "explained": fit}, as_json=as_json)
+
+
+def configure(
+    *,
+    store: StorePath,
+    run: Path,
+    resume: bool,
+    device: str,
+    residency: str,
+    seed: int,
+    **options: Any,
+) -> Any:
+    """The `TrainRun` that the options make."""
+    from flows.steps.train import TrainRun
+    from pipeline.training import TrainConfig
+
+    pairs = take_pair_config(options, seed=seed)
+    training = checked(TrainConfig, **options, pairs=pairs, seed=seed)
+    return checked(
+        TrainRun,
+        store=store,
+        run=run,
+        resume=resume,
+        device=device,
+        residency=residency,
+        training=training,
+    )
 
 
 def _show(record: dict[str, float]) -> None:

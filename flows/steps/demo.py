@@ -12,9 +12,10 @@ import numpy as np
 
 from flows.config import num_cpus
 from flows.models import ModelOptions, load_models
+from flows.steps.alignment import ALIGNMENT_NAME, AlignmentResult, align
 from flows.steps.avatars import ATTRIBUTES, write_avatars
 from flows.steps.edit import EditConfig, edit
-from flows.steps.evaluate import ALIGNMENT_NAME, AlignmentResult, EvaluateConfig, align, evaluate
+from flows.steps.evaluate import EvaluateConfig, evaluate
 from flows.steps.index import IndexConfig, find_neighbours, index_store, query_vector
 from flows.steps.looking import StorePictures
 from flows.steps.pairs import draw_pairs
@@ -107,7 +108,7 @@ def demo(config: DemoConfig) -> list[Path]:
     with _step("evaluate on held-out avatars"):
         fit = evaluate(EvaluateConfig(run=config.run, out=config.run))
         aligned = align_captions(config.store, config.images)
-        paths["alignment"].write_bytes(aligned.picture)
+        paths["alignment"].write_bytes(aligned.picture())
     with _step("edit held-out avatars by text"):
         edits = edit(edit_config(config))
         write_picture(paths["edits"], edits.grid)

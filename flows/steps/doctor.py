@@ -10,6 +10,7 @@ from flows.models import LoadedModels, choose_device, load_models
 from flows.schemas import store_schema
 from flows.steps.precompute import PrecomputeConfig, open_store, scan
 from flows.steps.reading import read_and_decode
+from flows.steps.workplace import describe_models
 from pipeline.encoding import encode_images, encode_sampled
 from pipeline.errors import PipelineError
 from pipeline.models.registry import find_models
@@ -83,7 +84,7 @@ def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
     if not is_store(config.store):
         return Finding(OK, "store", f"{config.store} will be made")
     try:
-        store = open_store(config, models)
+        store = open_store(config, describe_models(config, models))
     except StoreError as error:
         return Finding(PROBLEM, "store", str(error))
     counts = store.manifest.counts

@@ -1,28 +1,26 @@
 """Edit pictures by text: rows of a store or image files, as a labelled grid."""
 
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from flows.steps.looking import TILE, StorePictures, render
-from flows.steps.origin import load_stored_models
-from flows.steps.reading import read_picture
+from flows.models import ModelOptions, find_files
+from flows.steps.editor import Editor, EditParts, Sources, edit_models, open_rows
+from flows.steps.looking import TILE
+from flows.steps.output import write_output
+from flows.steps.published import read_mapper, read_relevance
 from flows.steps.relevance import RELEVANCE, load_relevance
 from flows.steps.train import run_store
-from pipeline.editing import Direction, edit_codes, relevance_mask, text_direction
-from pipeline.encoding import encode_images
+from pipeline.editing import Direction, relevance_mask
 from pipeline.errors import PipelineError
-from pipeline.images import to_square
+from pipeline.images import encode_png, to_square
 from pipeline.pictures import label_grid
-from pipeline.training import MAPPER_NAME, TrainedMapper, load_trained
+from pipeline.training import MAPPER_NAME, load_trained
 from stores.blobs import list_blobs
-from stores.errors import StoreError
-from stores.reader import StoreReader
 from stores.store import Store
 
-EDIT_COLUMNS = ("clip", "w_plus", "s")
 METHODS = ("deltaedit",)
 BLANK = np.full((TILE, TILE, 3), 255, dtype=np.uint8)
 """Stands for an original that is gone."""
@@ -32,8 +30,16 @@ BLANK = np.full((TILE, TILE, 3), 255, dtype=np.uint8)
 class EditConfig:
     """One grid of edits."""
 
-    run: Path
-    """A finished training run."""
+    run: Path | None = None
+    """A finished training run: its mapper, the models of its store, and its relevance matrix."""
+    mapper: Path | None = None
+    """Instead of a run: a mapper's file, published (``net_face.pth``) or of a run."""
+    relevance: Path | None = None
+    """A relevance matrix's file (``fs3.npy``); default: that of the run's store, if it has one."""
+    models: ModelOptions | None = None
+    """The models to edit with; default: those of the run's store."""
+    clip_pre: str | None = None
+    """CLIP image pre-processing; default: the mapper's own, which is box7 for published files."""
     texts: tuple[str, ...]
     """Targets, such as "face with glasses"."""
     keys: tuple[str, ...] = ()
@@ -57,7 +63,7 @@ class EditConfig:
         Raises:
             ValueError: naming what is missing or contradictory.
         """
-        wrong = []
+        wrong = self._wrong_sources()
         if not self.texts:
             wrong.append("texts: give at least one --text")
         if not self.keys and not self.images:
@@ -69,22 +75,23 @@ class EditConfig:
         if wrong:
             raise ValueError("; ".join(wrong))
 
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What is edited: codes and the pictures they came from."""
-
-    names: list[str]
-    originals: list[np.ndarray | None]
-    """[H, W, 3] uint8; None where only codes are left."""
-    codes: dict[str, np.ndarray]
-    """Columns clip, w_plus and s."""
+    def _wrong_sources(self) -> list[str]:
+        wrong = []
+        if (self.run is None) == (self.mapper is None):
+            wrong.append("give either RUN or --mapper FILE")
+        if self.run is None and self.keys:
+            wrong.append("--key names a row of a run's store: give RUN, or --image")
+        if self.run is None and self.models is None:
+            wrong.append("--mapper needs models: name a set (--models ffhq) or the files")
+        return wrong
 
 
 @dataclass(frozen=True, slots=True)
 class Edits:
     """The result: pictures [sources][original, reconstruction, edits...] and what was done."""
 
+    names: list[str]
+    """Of the sources: keys and file names."""
     grid: np.ndarray
     """The labelled picture, uint8."""
     pictures: list[np.ndarray]
@@ -96,114 +103,56 @@ class Edits:
     and by which method and strength it was edited."""
 
 
-class Editor:
-    """A trained mapper with the models of its store, loaded once for any number of edits."""
-
-    def __init__(self, run: Path) -> None:
-        """Load what the run and its store name.
-
-        Raises:
-            CheckpointError: there is no finished run.
-            StoreError: its store is gone, or has not the columns that editing takes.
-        """
-        self.store = run_store(run)
-        self.reader = StoreReader(self.store)
-        missing = [name for name in EDIT_COLUMNS if name not in self.reader.schema.names]
-        if missing:
-            raise StoreError(
-                f"{self.store} has no column {', '.join(missing)}, which editing takes; precompute "
-                f"the images with --columns {','.join(EDIT_COLUMNS)}"
-            )
-        self.models = load_stored_models(self.store)
-        self.trained: TrainedMapper = load_trained(run / MAPPER_NAME)
-        has_relevance = RELEVANCE in list_blobs(Store.open(self.store))
-        self.relevance = load_relevance(self.store, self.reader) if has_relevance else None
-
-    def direction(self, text: str, neutral: str | None) -> Direction:
-        """The text direction from the neutral word (default: the domain's) to `text`."""
-        clip = self.models.encoders.clip
-        assert clip is not None, "the store has a clip column"
-        return text_direction(clip, text, neutral or self.models.neutral)
-
-    def render(self, s: np.ndarray, w_plus: np.ndarray) -> np.ndarray:
-        """Codes [N, S] and [N, L, D] -> pictures [N, size, size, 3] uint8."""
-        generator = self.models.encoders.generator
-        assert generator is not None, "the store has a column s"
-        return render(generator, s, w_plus)
-
-    def mask(self, direction: Direction, config: EditConfig) -> np.ndarray | None:
-        """Channels that may change: [S] bool, or None for all.
-
-        Raises:
-            PipelineError: a mask is wanted and the store has no relevance matrix.
-        """
-        if config.threshold is None and config.top_k is None:
-            return None
-        if self.relevance is None:
-            raise PipelineError(
-                f"--threshold and --top-k need the relevance matrix of {self.store}; run: "
-                f"deltaedit relevance {self.store} --method regressed"
-            )
-        return relevance_mask(
-            self.relevance,
-            direction.raw.cpu().numpy(),
-            threshold=config.threshold,
-            top_k=config.top_k,
-        )
-
-    def gather(self, keys: Sequence[str], images: Sequence[Path]) -> Sources:
-        """Codes of rows and of image files, in that order."""
-        parts: list[dict[str, np.ndarray]] = []
-        pictures = StorePictures(self.store)
-        originals = [pictures.source(key) for key in keys]
-        if keys:
-            rows = [self.reader.index_of(key) for key in keys]
-            parts.append(self.reader.rows(rows, EDIT_COLUMNS))
-        if images:
-            pixels = [read_picture(path) for path in images]
-            encoders = load_stored_models(self.store, for_images=True).encoders
-            parts.append(encode_images(pixels, encoders, EDIT_COLUMNS))
-            originals += pixels
-        codes = {name: np.concatenate([part[name] for part in parts]) for name in EDIT_COLUMNS}
-        return Sources([*keys, *(path.name for path in images)], originals, codes)
-
-    def apply(
-        self, sources: Sources, direction: Direction, strength: float, mask: np.ndarray | None
-    ) -> np.ndarray:
-        """Edited pictures of the sources, [N, H, W, 3] uint8."""
-        codes = sources.codes
-        edited = edit_codes(
-            self.trained, codes["s"], codes["clip"], direction.unit, strength=strength, mask=mask
-        )
-        return self.render(edited.cpu().numpy(), codes["w_plus"])
-
-
-def check_edit(config: EditConfig) -> None:
-    """Look at what can be looked at without loading a model.
+def prepare_edit(config: EditConfig) -> EditParts:
+    """Read the mapper and compare it with what else is named; the large models are not loaded.
 
     Raises:
-        CheckpointError: there is no finished run.
-        StoreError: a key is not in the run's store.
+        CheckpointError: there is no finished run, or its mapper had another CLIP pre-processing.
+        StoreError: the run's store is gone, lacks a column, or has not one of the keys.
+        WeightsError: a file is missing, damaged, or no mapper.
+        ShapeError: the relevance matrix is of another shape than the mapper.
     """
-    reader = StoreReader(run_store(config.run))
-    for key in config.keys:
-        reader.index_of(key)
+    store = None if config.run is None else run_store(config.run)
+    relevance = None
+    if store is not None:
+        reader = open_rows(store)
+        for key in config.keys:
+            reader.index_of(key)
+        if config.relevance is None and RELEVANCE in list_blobs(Store.open(store)):
+            relevance = load_relevance(store, reader)
+    if config.mapper is not None:
+        trained = read_mapper(config.mapper)
+    else:
+        assert config.run is not None, "checked above"
+        trained = load_trained(config.run / MAPPER_NAME)
+    if config.relevance is not None:
+        shape = (trained.config.s_dim, trained.config.clip_dim)
+        relevance = read_relevance(config.relevance, shape)
+    options = edit_models(trained, store, config.models, config.clip_pre)
+    find_files(options, sampled=not config.images)
+    return EditParts(
+        trained=trained,
+        options=options,
+        relevance=relevance,
+        store=store,
+        for_images=bool(config.images),
+    )
 
 
 def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
     """Make every edit of `config`.
 
     Raises:
-        PipelineError: a text, an image or the mask cannot be used; the message says why.
+        PipelineError: a text, an image, a model or the mask cannot be used; the message says why.
         StoreError: a key is not in the store.
     """
-    editor = editor or Editor(config.run)
+    editor = editor or Editor(prepare_edit(config))
+    directions = [editor.direction(text, config.neutral) for text in config.texts]
+    masks = [choose_channels(editor, direction, config) for direction in directions]
     sources = editor.gather(config.keys, config.images)
     reconstructions = editor.render(sources.codes["s"], sources.codes["w_plus"])
     pictures, table = [], []
-    for text in config.texts:
-        direction = editor.direction(text, config.neutral)
-        mask = editor.mask(direction, config)
+    for text, direction, mask in zip(config.texts, directions, masks, strict=True):
         pictures.append(editor.apply(sources, direction, config.strength, mask))
         table.append(
             {
@@ -215,9 +164,47 @@ def edit(config: EditConfig, editor: Editor | None = None) -> Edits:
                 "strength": config.strength,
             }
         )
-    return Edits(
-        _grid(config, sources, reconstructions, pictures), pictures, reconstructions, table
+    grid = _grid(config, sources, reconstructions, pictures)
+    return Edits(sources.names, grid, pictures, reconstructions, table)
+
+
+def choose_channels(editor: Editor, direction: Direction, config: EditConfig) -> np.ndarray | None:
+    """Channels that may change: [S] bool, or None for all.
+
+    Raises:
+        PipelineError: a mask is wanted and there is no relevance matrix.
+    """
+    if config.threshold is None and config.top_k is None:
+        return None
+    if editor.relevance is None:
+        raise PipelineError(
+            "--threshold and --top-k need a relevance matrix: give --relevance FILE"
+            + ("" if config.run is None else f", or run: deltaedit relevance {editor.parts.store}")
+        )
+    return relevance_mask(
+        editor.relevance,
+        direction.raw.cpu().numpy(),
+        threshold=config.threshold,
+        top_k=config.top_k,
     )
+
+
+def write_pictures(edits: Edits, texts: tuple[str, ...], folder: Path) -> list[Path]:
+    """Write every reconstruction and edit as a PNG of its full size; the files."""
+    columns = [("reconstruction", edits.reconstructions)]
+    columns += list(zip(texts, edits.pictures, strict=True))
+    files = []
+    for row, name in enumerate(edits.names):
+        for place, (text, pictures) in enumerate(columns):
+            stem = f"{row + 1:03d}-{_word(Path(name).stem)}-{place}-{_word(text)}"
+            files.append(folder / f"{stem}.png")
+            write_output(files[-1], encode_png(pictures[row]))
+    return files
+
+
+def _word(text: str) -> str:
+    """A text as a part of a file's name."""
+    return re.sub(r"\W+", "-", text).strip("-")[:60]
 
 
 def _grid(

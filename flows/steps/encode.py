@@ -75,6 +75,8 @@ class ShardEncoder:
         for number in range(num_items):
             with self.watch.time("wait for images"):
                 image = next(decoded)
+            if image.sha256:
+                writer.note_digest(image.item.key, image.sha256)
             if image.pixels is None:
                 writer.reject(image.item.key, image.reason, image.detail)
             else:

@@ -1,6 +1,7 @@
 """The pictures behind the keys of a store: the source images, or their reconstructions."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,10 +14,12 @@ from flows.steps.sampled import SAMPLED
 from pipeline.errors import ImageError
 from pipeline.images import decode_image, to_square, to_uint8
 from stores.errors import SourceError
-from stores.keys import name_of_key
+from stores.keys import key_of_name, name_of_key
+from stores.patterns import paths_of
 from stores.places import StorePath
 from stores.reader import StoreReader
-from stores.sources import SourceItem, read_image_bytes, scan_images
+from stores.sources import IMAGE_SUFFIXES, SourceItem, read_image_bytes, scan_images
+from stores.tar_members import SEPARATOR, Member, is_tar, tar_members
 
 if TYPE_CHECKING:
     from pipeline.models.stylegan2 import Generator
@@ -35,6 +38,7 @@ class StorePictures:
     def __init__(self, store: StorePath) -> None:
         self.reader = StoreReader(store)
         self._sources = [str(source) for source in stored_config(store)["sources"]]
+        self._contents: dict[str, dict[str, SourceItem]] = {}
 
     def of_keys(self, keys: Sequence[str]) -> list[np.ndarray]:
         """One picture per key, in order."""
@@ -58,23 +62,50 @@ class StorePictures:
 
     def source(self, key: str) -> np.ndarray | None:
         """The source image of a key, if it is still where it was."""
-        for path in self._places(key):
+        for item in self._places(key):
             try:
-                return to_square(decode_image(read_image_bytes(SourceItem(key, path))), TILE)
+                return to_square(decode_image(read_image_bytes(item)), TILE)
             except (ImageError, SourceError):
                 continue
         return None
 
-    def _places(self, key: str) -> list[str]:
+    def _places(self, key: str) -> list[SourceItem]:
         """Where the image of a key can be; looking there is cheaper than listing the sources."""
-        places = [self._listed[key].path] if key in self._listed else []
+        known = (self._members(key.partition(SEPARATOR)[0]), self._listed)
+        places = [items[key] for items in known if key in items]
         for source in self._sources:
             if source.startswith((SAMPLED, "@")):
                 continue
             path = Path(source) / name_of_key(key)
-            places += [str(path)] if path.exists() else []
-            places += [source] if Path(source).is_file() and Path(source).name == key else []
+            places += [SourceItem(key, str(path))] if path.exists() else []
+            is_file = Path(source).name == key and Path(source).is_file()
+            places += [SourceItem(key, source)] if is_file else []
         return places
+
+    def _members(self, tar_key: str) -> dict[str, SourceItem]:
+        """The images by key of one tar among the sources; each tar is listed once."""
+        if tar_key not in self._tars:
+            return {}
+        path, name = self._tars[tar_key]
+        if tar_key not in self._contents:
+            self._contents[tar_key] = {
+                found.key: SourceItem(
+                    found.key, path, found.size_bytes, offset_bytes=found.offset_bytes
+                )
+                for found in tar_members(path, name, IMAGE_SUFFIXES)
+                if isinstance(found, Member)
+            }
+        return self._contents[tar_key]
+
+    @cached_property
+    def _tars(self) -> dict[str, tuple[str, str]]:
+        """Paths and names of the tars among the sources, by key."""
+        found: dict[str, tuple[str, str]] = {}
+        for source in self._sources:
+            with suppress(SourceError):  # gone, or no path at all
+                tars = [(path, name) for path, name in paths_of(source) if is_tar(name)]
+                found |= {key_of_name(name): (path, name) for path, name in tars}
+        return found
 
     @cached_property
     def _listed(self) -> dict[str, SourceItem]:

@@ -1,6 +1,7 @@
 """What a store knows about where it came from: its precompute run and the models behind it."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,15 @@ from typing import Any
 from flows.config import resolved_text
 from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
-from stores.blobs import read_blob, write_blob
+from stores.blobs import list_blobs, read_blob, write_blob
+from stores.errors import StoreError
 from stores.places import StorePath
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
 ORIGIN_BLOB = "models.json"
+IMPORTED = "layout"
+"""A member that only the configuration of an import has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,17 +30,26 @@ class Origin:
     """The domain's neutral word for text directions."""
 
 
-def write_origin(store: Store, config: Any, models: LoadedModels) -> None:
-    """Keep a precompute run's configuration and the shape of its models in the store."""
+def origin_of(models: LoadedModels) -> Origin:
+    """What a store will know about the models that make it."""
     generator = models.encoders.generator
     widths = generator.layout.widths if generator else ()
-    origin = Origin(s_widths=tuple(widths), neutral=models.neutral)
+    return Origin(s_widths=tuple(widths), neutral=models.neutral)
+
+
+def write_origin(store: Store, config: Any, origin: Origin) -> None:
+    """Keep a precompute run's configuration and the shape of its models in the store."""
+    keep_origin(store, portable(config), origin)
+
+
+def keep_origin(store: Store, config: Any, origin: Origin) -> None:
+    """Keep the configuration that made a store, with paths that hold from any working folder."""
     write_blob(store, ORIGIN_BLOB, json.dumps(asdict(origin)).encode(), {})
-    write_blob(store, CONFIG_BLOB, resolved_text(_portable(config)).encode(), {})
+    write_blob(store, CONFIG_BLOB, resolved_text(config).encode(), {})
 
 
-def _portable(config: Any) -> Any:
-    """The configuration with paths that hold from any working folder."""
+def portable(config: Any) -> Any:
+    """A precompute run's configuration with paths that hold from any working folder."""
     sources = tuple(
         source
         if source.startswith(SAMPLED)
@@ -46,6 +59,23 @@ def _portable(config: Any) -> Any:
         for source in config.sources
     )
     return replace(config, sources=sources, store=config.store.absolute())
+
+
+def merge_origin(stores: Sequence[StorePath], into: StorePath) -> None:
+    """Give a merged store the origin of its parts: their models, and the sources of all.
+
+    Stores that were not made by precompute have none to give.
+    """
+    opened = [Store.open(path) for path in stores]
+    known = [store for store in opened if list_blobs(store).keys() >= {CONFIG_BLOB, ORIGIN_BLOB}]
+    if not known:
+        return
+    configs = [json.loads(read_blob(store, CONFIG_BLOB)) for store in known]
+    sources = dict.fromkeys(source for config in configs for source in config["sources"])
+    merged = configs[0] | {"sources": list(sources), "store": str(into.absolute())}
+    target = Store.open(into)
+    write_blob(target, ORIGIN_BLOB, read_blob(known[0], ORIGIN_BLOB), {})
+    write_blob(target, CONFIG_BLOB, json.dumps(merged, indent=2).encode(), {})
 
 
 def read_origin(store: StorePath) -> Origin:
@@ -64,8 +94,18 @@ def stored_config(store: StorePath) -> dict[str, Any]:
 
 
 def stored_models(store: StorePath) -> ModelOptions:
-    """The models that a store was made with."""
-    saved: dict[str, Any] = dict(stored_config(store)["models"])
+    """The models that a store was made with.
+
+    Raises:
+        StoreError: its vectors were imported, and nobody said which models belong to them.
+    """
+    models = stored_config(store)["models"]
+    if models is None:
+        raise StoreError(
+            f"{store} was imported without models, which this needs; import it into another store "
+            "with --models (such as ffhq), --clip, --encoder or --generator"
+        )
+    saved: dict[str, Any] = dict(models)
     for name in ("encoder", "generator"):
         saved[name] = Path(saved[name]) if saved[name] else None
     saved["columns"] = tuple(saved["columns"])
@@ -77,8 +117,9 @@ def load_stored_models(store: StorePath, *, for_images: bool = False) -> LoadedM
 
     Args:
         store: its folder.
-        for_images: whether image files will be encoded; a store of samples is made without the
-            encoder that this takes.
+        for_images: whether image files will be encoded; a store of samples, or of imported
+            vectors, is made without the encoder that this takes.
     """
-    sampled = str(stored_config(store)["sources"][0]).startswith(SAMPLED)
-    return load_models(stored_models(store), sampled=sampled and not for_images)
+    config = stored_config(store)
+    without_encoder = IMPORTED in config or str(config["sources"][0]).startswith(SAMPLED)
+    return load_models(stored_models(store), sampled=without_encoder and not for_images)

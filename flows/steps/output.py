@@ -19,7 +19,12 @@ def write_output(path: Path, data: bytes) -> None:
     write_atomic(path, data)
 
 
+def config_path(path: Path) -> Path:
+    """Where the configuration of the output `path` is: ``<name>.json`` beside it."""
+    return path.with_name(f"{path.name}.json")
+
+
 def write_config_beside(path: Path, config: Any, **more: Any) -> None:
     """Write ``<name>.json`` beside the output `path`: its configuration, and what else is said."""
     document = as_jsonable({"config": config, **more})
-    write_output(path.with_name(f"{path.name}.json"), json.dumps(document, indent=2).encode())
+    write_output(config_path(path), json.dumps(document, indent=2).encode())

@@ -1,28 +1,22 @@
 """Precompute: a data set -> a store of CLIP, W+ and S codes. The unit of work is one shard."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from flows.config import num_cpus
-from flows.models import PHOTO, LoadedModels, ModelOptions, find_files, load_models
-from flows.schemas import store_schema
-from flows.steps.encode import ShardEncoder
-from flows.steps.origin import write_origin
+from flows.cluster.spec import parse_cluster
+from flows.models import PHOTO, ModelOptions, find_files
+from flows.steps.origin import portable, write_origin
 from flows.steps.progress import Stopwatch
 from flows.steps.sampled import SAMPLED, SampledSource, parse_sampled
-from stores.manifest import Counts
+from flows.steps.status import RunStatus
+from flows.steps.summary import NUM_NAMED, PrecomputeSummary, warn_of_changes
+from flows.steps.workplace import StoreFacts, workplace
+from stores.contents import is_store
 from stores.places import StorePath
-from stores.plan import Plan, plan_shards
+from stores.plan import plan_shards
 from stores.sources import Scan, sampled_items, scan_images
 from stores.store import Store
-
-log = logging.getLogger("deltaedit")
-
-NUM_NAMED = 5
-"""Keys that a warning names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +24,8 @@ class PrecomputeConfig:
     """One precompute run."""
 
     sources: tuple[str, ...]
-    """Folders, image files, ``@list.txt``, or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
+    """Folders, image files, tars, patterns of those (``a-{0..9}.tar``, ``*.tar``), ``@list.txt``;
+    or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
     store: StorePath
     """The store's folder; created when absent, continued when there."""
     models: ModelOptions
@@ -39,14 +34,16 @@ class PrecomputeConfig:
     """Inputs per shard: what a crash can cost at most."""
     batch_size: int = 64
     """Images per pass through the models."""
-    num_workers: int = field(default_factory=num_cpus)
-    """Threads that read and decode."""
+    num_workers: int | None = None
+    """Threads of each process that read and decode; None for all CPUs that it may use."""
     split_eval: float = 0.1
     """Share of the keys held out for evaluation (0 to below 1), by hash of the key."""
     max_reject_rate: float = 0.05
     """Share of rejects above which the run ends with exit code 1."""
     retry_rejects: bool = False
     """Redo what was rejected before, beside what is new."""
+    cluster: str | None = None
+    """Where the shards are made (`flows.cluster.spec`); None for this process."""
 
     def __post_init__(self) -> None:
         """Check the ranges, all at once.
@@ -57,7 +54,7 @@ class PrecomputeConfig:
         wrong = [
             f"{name} must be at least 1, got {value}"
             for name in ("shard_rows", "batch_size", "num_workers")
-            if (value := getattr(self, name)) < 1
+            if (value := getattr(self, name)) is not None and value < 1
         ]
         if not 0 <= self.split_eval < 1:
             wrong.append(f"split_eval must be in [0, 1), got {self.split_eval}")
@@ -68,6 +65,11 @@ class PrecomputeConfig:
             wrong.append("sources: none given")
         if sampled and len(self.sources) > 1:
             wrong.append(f"{sampled[0]} stands alone: photographs and samples need a store each")
+        if self.cluster is not None:
+            try:
+                parse_cluster(self.cluster)
+            except ValueError as error:
+                wrong.append(str(error))
         if wrong:
             raise ValueError("; ".join(wrong))
         for source in sampled:
@@ -84,53 +86,6 @@ class PrecomputeConfig:
         """What the images are, for the fingerprint: photo, or sampled with its truncation."""
         sampled = self.sampled
         return f"sampled(truncation={sampled.truncation})" if sampled else PHOTO
-
-
-@dataclass(frozen=True, slots=True)
-class PrecomputeSummary:
-    """What a run did; every input is in exactly one of rows, rejects and duplicates."""
-
-    store: StorePath
-    """The store."""
-    inputs: int
-    """Inputs of the whole store, those of earlier runs included."""
-    rows: int
-    """Inputs with a row."""
-    rejects: int
-    """Inputs that gave none; their reasons are in the store."""
-    duplicates: int
-    """Inputs whose content another input has too."""
-    shards_made: int
-    """Shards committed by this run."""
-    images_made: int
-    """Inputs of the shards that this run committed."""
-    seconds: float
-    """Time of this run, loading of the models included."""
-    stage_seconds: dict[str, float]
-    """Seconds of the main thread in each stage."""
-    changed: int = 0
-    """Inputs whose file changed since it was encoded; their rows are the old ones."""
-    vanished: int = 0
-    """Inputs with a row that the sources no longer have."""
-
-    @property
-    def images_per_s(self) -> float:
-        """Inputs of the shards made in this run, over its time."""
-        return self.images_made / max(self.seconds, 1e-9)
-
-    @property
-    def reject_rate(self) -> float:
-        """Rejects over inputs of the whole store."""
-        return self.rejects / max(self.inputs, 1)
-
-    def as_dict(self) -> dict[str, Any]:
-        """For --json and for reports."""
-        return asdict(self) | {
-            "store": str(self.store),
-            "seconds": round(self.seconds, 3),
-            "images_per_s": round(self.images_per_s, 2),
-            "reject_rate": round(self.reject_rate, 6),
-        }
 
 
 def scan(config: PrecomputeConfig) -> Scan:
@@ -159,32 +114,49 @@ def precompute(
         FingerprintMismatchError: the store was made with other models or settings.
         StoreBusyError: another run is writing to the store.
         OutOfSpaceError: the disk is full; what is committed is safe.
+        ClusterError: the cluster did not come, or is lost; what is committed is safe.
     """
     begin = time.perf_counter()
     watch = Stopwatch()
     find_files(config.models, sampled=config.sampled is not None)  # before a long listing
+    _refuse_busy(config.store)
     with watch.time("scan"):
-        found = scan(config)
-    with watch.time("load models"):
-        models = load_models(config.models, sampled=config.sampled is not None)
-    store = open_store(config, models)
-    with store.lock():
-        store.consolidate()
-        plan = plan_shards(
-            found, store, shard_rows=config.shard_rows, retry_rejects=config.retry_rejects
-        )
-        _warn(plan)
-        store.record_scan(plan.rejects, plan.duplicates)
-        write_origin(store, config, models)
-        done = 0
-        for entry in _encoder(config, models, watch).encode(store, plan.shards):
-            done += entry.inputs
-            on_progress(done, plan.num_pending)
-        counts = store.consolidate().counts
-    return _summary(config, plan, counts, done, begin, watch)
+        found = scan(portable(config))
+    with workplace(config, watch) as place:
+        with watch.time("load models"):
+            facts = place.describe()
+        store = open_store(config, facts)
+        with store.lock():
+            store.consolidate()
+            plan = plan_shards(
+                found, store, shard_rows=config.shard_rows, retry_rejects=config.retry_rejects
+            )
+            warn_of_changes(plan)
+            store.record_scan(plan.rejects, plan.duplicates, plan.num_pending - plan.num_retries)
+            write_origin(store, config, facts.origin)
+            with RunStatus(store, plan, place) as status:
+                for outcome in place.make(store, plan.shards):
+                    status.take(outcome)
+                    on_progress(status.inputs_done, plan.num_pending)
+                counts = store.consolidate().counts
+    return PrecomputeSummary(
+        store=config.store,
+        inputs=counts.inputs,
+        rows=counts.rows,
+        rejects=counts.rejects,
+        duplicates=counts.duplicates,
+        shards_made=status.shards_done,
+        images_made=status.inputs_done,
+        seconds=time.perf_counter() - begin,
+        stage_seconds={stage: round(spent, 3) for stage, spent in watch.seconds.items()},
+        changed=len(plan.changed),
+        vanished=len(plan.vanished),
+        shards_failed=status.shards_failed,
+        failures=tuple(f"shard {f['shard']}: {f['reason']}" for f in status.failures[:NUM_NAMED]),
+    )
 
 
-def open_store(config: PrecomputeConfig, models: LoadedModels) -> Store:
+def open_store(config: PrecomputeConfig, facts: StoreFacts) -> Store:
     """The run's store, made if it is not there.
 
     Raises:
@@ -194,57 +166,14 @@ def open_store(config: PrecomputeConfig, models: LoadedModels) -> Store:
     """
     return Store.open_or_create(
         config.store,
-        schema=store_schema(models.encoders, config.models.columns),
-        fingerprints=models.fingerprints(config.models, config.image_source),
+        schema=facts.schema,
+        fingerprints=facts.fingerprints,
         split_eval=config.split_eval,
     )
 
 
-def _encoder(config: PrecomputeConfig, models: LoadedModels, watch: Stopwatch) -> ShardEncoder:
-    return ShardEncoder(
-        encoders=models.encoders,
-        columns=config.models.columns,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        sampled=config.sampled,
-        watch=watch,
-    )
-
-
-def _warn(plan: Plan) -> None:
-    """Say what the listing and the store disagree about."""
-    if plan.changed:
-        log.warning(
-            "%d inputs changed since they were encoded and keep their old rows (%s); encode them "
-            "into another store to have them anew",
-            len(plan.changed),
-            _some(plan.changed),
-        )
-    if plan.vanished:
-        log.warning(
-            "%d inputs are gone from the sources; their rows stay (%s)",
-            len(plan.vanished),
-            _some(plan.vanished),
-        )
-
-
-def _some(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:NUM_NAMED]) + (", ..." if len(keys) > NUM_NAMED else "")
-
-
-def _summary(
-    config: PrecomputeConfig, plan: Plan, counts: Counts, done: int, begin: float, watch: Stopwatch
-) -> PrecomputeSummary:
-    return PrecomputeSummary(
-        store=config.store,
-        inputs=counts.inputs,
-        rows=counts.rows,
-        rejects=counts.rejects,
-        duplicates=counts.duplicates,
-        shards_made=len(plan.shards),
-        images_made=done,
-        seconds=time.perf_counter() - begin,
-        stage_seconds={stage: round(spent, 3) for stage, spent in watch.seconds.items()},
-        changed=len(plan.changed),
-        vanished=len(plan.vanished),
-    )
+def _refuse_busy(path: StorePath) -> None:
+    """Meet another driver before models are loaded and clusters started."""
+    if is_store(path):
+        with Store.open(path).lock():
+            pass

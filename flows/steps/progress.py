@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
@@ -25,7 +25,17 @@ class Stopwatch:
         try:
             yield
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - begin
+            self.add({stage: time.perf_counter() - begin})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        """Add times that were measured elsewhere."""
+        for stage, spent in seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+
+    def take(self) -> dict[str, float]:
+        """The times since the last call, to be sent to another watch."""
+        taken, self.seconds = self.seconds, {}
+        return taken
 
 
 class Progress:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.errors import ImageError
 from pipeline.images import decode_image
+from stores.checksum import sha256_bytes
 from stores.errors import SourceError
 from stores.sources import SourceItem, read_image_bytes
 
@@ -26,14 +27,19 @@ class Decoded:
     """[H, W, 3] uint8."""
     reason: str = ""
     detail: str = ""
+    sha256: str = ""
+    """Digest of the bytes that were read; empty where reading failed."""
 
 
 def read_and_decode(item: SourceItem) -> Decoded:
     """Read one input; whatever is wrong with it becomes its reason, never an exception."""
+    sha256 = ""
     try:
-        return Decoded(item, decode_image(read_image_bytes(item)))
+        data = read_image_bytes(item)
+        sha256 = sha256_bytes(data)
+        return Decoded(item, decode_image(data), sha256=sha256)
     except (ImageError, SourceError) as error:
-        return Decoded(item, None, error.reason, error.detail)
+        return Decoded(item, None, error.reason, error.detail, sha256)
 
 
 def read_picture(path: Path) -> np.ndarray:

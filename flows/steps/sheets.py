@@ -11,6 +11,7 @@ from flows.steps.output import write_output
 from flows.steps.pairs import Pair
 from pipeline.images import encode_png
 from pipeline.pictures import label_grid
+from stores.errors import StoreError
 from stores.places import StorePath
 
 PAIRS_PER_ROW = 4
@@ -47,6 +48,23 @@ def pair_sheet(store: StorePath, pairs: Sequence[Pair]) -> np.ndarray:
         column_labels=["source", "target"] * width,
         captions=captions,
     )
+
+
+def store_sheet(store: StorePath, count: int = 8) -> np.ndarray:
+    """Rows spread over a store, and below them what their codes give back; uint8 [H, W, 3].
+
+    Raises:
+        StoreError: the store has no rows, or neither its images nor its codes can be shown.
+    """
+    pictures = StorePictures(store)
+    keys = pictures.reader.keys
+    if not keys:
+        raise StoreError(f"{store} has no rows to show")
+    shown = [keys[row] for row in np.linspace(0, len(keys) - 1, min(count, len(keys))).astype(int)]
+    rows = {"images": pictures.of_keys(shown)}
+    if {"w_plus", "s"} <= set(pictures.reader.schema.names):
+        rows["from codes"] = pictures.reconstruct(shown)
+    return label_grid(list(rows.values()), row_labels=list(rows), column_labels=shown)
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

@@ -67,8 +67,8 @@ def encoder_file(model: Autoencoder, latent_avg: Tensor) -> bytes:
     return save(state | {"latent_avg": latent_avg.clone()}, metadata)
 
 
-def clip_file(model: nn.Module) -> bytes:
-    """An open_clip model as ``avatar-clip.safetensors``."""
+def halved_file(model: nn.Module) -> bytes:
+    """A model's state dict as a safetensors file: ``avatar-clip``, ``reader``."""
     return save(_halved(model.state_dict()))
 
 

@@ -4,7 +4,7 @@ DeltaEdit (Lyu et al. 2023), figure 2: CLIP keeps images and texts apart, but th
 ("delta space") mix, which is why a mapper trained on image differences obeys text differences.
 """
 
-from typing import TypedDict
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ BLOCK_ROWS = 1024
 TSNE_PERPLEXITY = 30.0
 
 
-class Alignment(TypedDict):
+class Alignment(NamedTuple):
     """Numbers of one space; paired rows describe the same thing."""
 
     paired_cosine: float

@@ -34,6 +34,7 @@ def s_space_fit(
         trained.config,
         num_pairs=num_pairs,
         pairs=pairs or PairConfig(),
+        condition=trained.condition,
         device=trained.s_centre.device,
     )
     return held_out.fit(trained)

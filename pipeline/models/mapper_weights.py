@@ -11,13 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import WeightsError
 from pipeline.models.delta_mapper import DeltaMapper, DeltaMapperConfig, PixelNormAxis
-from pipeline.models.s_layout import (
-    COARSE_LAYERS,
-    MEDIUM_LAYERS,
-    SIZES,
-    SLayout,
-    config_f_channels,
-)
+from pipeline.models.s_layout import COARSE_LAYERS, MEDIUM_LAYERS, published_layouts
 from pipeline.models.state_dicts import State, build_empty, describe, fill, tensors_of
 from pipeline.models.weights_file import FileInfo, read_weights
 
@@ -25,7 +19,6 @@ MARKER = "sm_coarse.mapping.1.weight"
 CONDITION = "cm_coarse.mapping.1.weight"
 MEDIUM = "sm_medium.mapping.1.weight"
 FINE = "sm_fine.mapping.1.weight"
-MULTIPLIERS = (2, 1)
 
 
 def load_mapper(
@@ -80,9 +73,8 @@ def _widths_of(state: State) -> tuple[int, ...]:
     coarse, medium = state[MARKER].shape[0], state[MEDIUM].shape[0]
     fine = state[FINE].shape[0] if FINE in state else 0
     shared = (coarse,) * COARSE_LAYERS + (medium,) * MEDIUM_LAYERS
-    for multiplier in MULTIPLIERS:
-        for size in SIZES:
-            widths = SLayout.of_channels(size, config_f_channels(size, multiplier)).widths
-            if widths[: len(shared)] == shared and sum(widths[len(shared) :]) == fine:
-                return widths
+    for layout in published_layouts():
+        widths = layout.widths
+        if widths[: len(shared)] == shared and sum(widths[len(shared) :]) == fine:
+            return widths
     return (*shared, fine) if fine else shared

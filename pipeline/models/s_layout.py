@@ -6,7 +6,7 @@ the input channels of the convolutions. S space: Wu et al. 2021 ("StyleSpace Ana
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,6 +19,8 @@ COARSE_LAYERS = 3
 MEDIUM_LAYERS = 4
 GROUPS = ("coarse", "medium", "fine")
 SIZES = (32, 64, 128, 256, 512, 1024)
+MULTIPLIERS = (2, 1)
+"""Channel multipliers of published generators; config-f has 2."""
 
 
 def group_of(index: int) -> str:
@@ -116,3 +118,32 @@ def config_f_channels(size: int, multiplier: int = 2) -> tuple[int, ...]:
     """Feature maps per resolution of the published generators (config-f has multiplier 2)."""
     table = [512] * 4 + [(256 >> i) * multiplier for i in range(5)]
     return tuple(table[: int(math.log2(size)) - 1])
+
+
+def published_layouts() -> Iterator[SLayout]:
+    """The layouts of all published generators, config-f first, by size."""
+    for multiplier in MULTIPLIERS:
+        for size in SIZES:
+            yield SLayout.of_channels(size, config_f_channels(size, multiplier))
+
+
+def layout_of_codes(s_dim: int, num_w: int | None = None) -> SLayout:
+    """The published layout that codes of these lengths have.
+
+    Args:
+        s_dim: S, length of a flat code.
+        num_w: L, rows of W+; not compared if not given.
+
+    Raises:
+        ShapeError: no published generator has such codes; lists the lengths there are.
+    """
+    layouts = list(published_layouts())
+    for layout in layouts:
+        if layout.total == s_dim and num_w in (None, layout.num_w):
+            return layout
+    known = ", ".join(f"{x.total} and {x.num_w} ({x.size} px)" for x in layouts)
+    rows = "" if num_w is None else f" beside W+ of {num_w} rows"
+    raise ShapeError(
+        f"S of {s_dim} channels{rows} belongs to no published StyleGAN2 generator; known are "
+        f"{known}. Give the generator's own file for another one"
+    )

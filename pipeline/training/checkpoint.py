@@ -23,6 +23,7 @@ from pipeline.errors import CheckpointError
 from pipeline.models.delta_mapper import DeltaMapper, DeltaMapperConfig
 from pipeline.pairs.deltas import FloatRows
 from pipeline.shapes import assert_shape
+from pipeline.training.gather import Condition
 
 FORMAT = 1
 METADATA_KEY = "deltaedit"
@@ -94,6 +95,8 @@ class TrainedMapper:
     """Whether the mapper reads and predicts scaled codes."""
     step: int
     """Updates that made it."""
+    condition: Condition = "delta"
+    """What its conditions say of the target: give `predict` conditions of this kind."""
     made_from: Mapping[str, str] = field(default_factory=dict[str, str])
     """What the store said of its columns: `clip_pre`, CLIP name and digest, and so on."""
 
@@ -146,6 +149,7 @@ def load_trained(source: Path | str | bytes, device: torch.device | str = "cpu")
         s_std=checkpoint.tensors["s_std"].to(device),
         z_score=document["recipe"]["z_score"],
         step=document["step"],
+        condition=document["config"].get("condition", "delta"),
         made_from=document["made_from"],
     )
 

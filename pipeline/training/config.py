@@ -10,6 +10,7 @@ from pipeline.errors import PipelineError
 from pipeline.models.delta_mapper import PixelNormAxis
 from pipeline.pairs.sampling import PairConfig
 from pipeline.training.data import WHOLE, Share
+from pipeline.training.gather import Condition
 from pipeline.training.holding import Residency
 
 RecipeName = Literal["official", "fast"]
@@ -64,6 +65,10 @@ class TrainConfig:
     cosine_weight: float = 1.0
     """Weight of one minus the mean cosine."""
 
+    condition: Condition = "delta"
+    """What the mapper is told of the target: the difference of the embeddings, as published, or
+    with `target` the target's embedding, the ablation of the paper's section 3.2."""
+
     pixelnorm_axis: PixelNormAxis | None = None
     """See `DeltaMapperConfig`. None: `layers` (`official`), `channels` (`fast`)."""
 
@@ -109,6 +114,8 @@ class TrainConfig:
         ]
         if self.recipe not in get_args(RecipeName):
             problems.append(f"recipe is {self.recipe!r}: choose one of {get_args(RecipeName)}")
+        if self.condition not in get_args(Condition):
+            problems.append(f"condition is {self.condition!r}: choose one of {get_args(Condition)}")
         if self.learning_rate is not None and self.learning_rate <= 0:
             problems.append(f"learning_rate is {self.learning_rate}: must be positive")
         if self.layer_signature is not None and self.layer_signature < 0:

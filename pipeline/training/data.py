@@ -17,7 +17,7 @@ from pipeline.errors import PairError
 from pipeline.pairs.index import NeighbourGraph, neighbour_graph
 from pipeline.pairs.sampling import PairConfig, PairSampler
 from pipeline.shapes import Ints
-from pipeline.training.gather import DeviceRows, HostGather, PairBatch
+from pipeline.training.gather import Condition, DeviceRows, HostGather, PairBatch
 from pipeline.training.holding import RowStream
 from pipeline.training.rows import RowBlock
 
@@ -66,6 +66,7 @@ class PairBatches:
         neighbours: NeighbourGraph | None = None,
         device: torch.device | str = "cpu",
         share: Share = WHOLE,
+        condition: Condition = "delta",
     ) -> None:
         """Prepare the sampler and the buffers.
 
@@ -76,6 +77,7 @@ class PairBatches:
             neighbours: graph of exactly these rows; built here if `nearest` needs one.
             device: where batches are wanted.
             share: the part of each batch that is wanted.
+            condition: what conditions say of the targets.
 
         Raises:
             PairError: the policy cannot be carried out on these rows, or the batch size does not
@@ -88,9 +90,10 @@ class PairBatches:
             )
         self.batch_size = batch_size
         self._share = share
+        self._condition: Condition = condition
         self._device = torch.device(device)
         self._sampler = _sampler(rows, config, neighbours)
-        self._host = HostGather(batch_size // share.parts)
+        self._host = HostGather(batch_size // share.parts, condition)
         self._resident = self._placed(rows) if isinstance(rows, RowBlock) else None
         self._stream = rows if isinstance(rows, RowStream) else None
         self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
@@ -140,7 +143,7 @@ class PairBatches:
     def _placed(self, block: RowBlock) -> Callable[[Ints, Ints], PairBatch]:
         if self._device.type == "cpu":
             return lambda sources, targets: self._host(block, sources, targets)
-        return DeviceRows(block, self._device)
+        return DeviceRows(block, self._device, self._condition)
 
 
 def _sampler(

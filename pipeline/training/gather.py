@@ -1,6 +1,6 @@
 """Pairs of rows -> one batch: gathered and differenced in a few operations."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -9,6 +9,10 @@ from torch import Tensor
 from pipeline.pairs.deltas import MIN_DISTANCE
 from pipeline.shapes import Floats, Ints
 from pipeline.training.rows import Affine, RowBlock
+
+Condition = Literal["delta", "target"]
+"""What a condition has after the source's unit embedding: the unit difference to the target's, as
+published, or the target's unit embedding itself, the ablation that text cannot drive."""
 
 
 class PairBatch(NamedTuple):
@@ -29,9 +33,10 @@ class HostGather:
     busy machine.
     """
 
-    def __init__(self, num_pairs: int) -> None:
-        """Set B, the pairs of every batch."""
+    def __init__(self, num_pairs: int, condition: Condition = "delta") -> None:
+        """Set B, the pairs of every batch, and what the condition says of the target."""
         self._num_pairs = num_pairs
+        self._condition_kind = condition
         self._widths = (-1, -1)
 
     def __call__(self, block: RowBlock, sources: Ints, targets: Ints) -> PairBatch:
@@ -49,13 +54,20 @@ class HostGather:
         source, direction = self._condition[:, 0], self._condition[:, 1]
         block.units.take(sources, axis=0, out=self._source_units, mode="clip")
         source[:] = self._source_units
-        np.subtract(block.units.take(targets, axis=0, mode="clip"), source, out=direction)
+        target_units = block.units.take(targets, axis=0, mode="clip")
+        if self._condition_kind == "target":
+            direction[:] = target_units
+            return self._batch()
+        np.subtract(target_units, source, out=direction)
         lengths = np.sqrt(np.vecdot(direction, direction))[:, None]
         np.divide(direction, np.maximum(lengths, MIN_DISTANCE), out=direction)
+        return self._batch()
+
+    def _batch(self) -> PairBatch:
         return PairBatch(
-            torch.from_numpy(s),
+            torch.from_numpy(self._s),
             torch.from_numpy(self._condition).flatten(1),
-            torch.from_numpy(delta_s),
+            torch.from_numpy(self._delta_s),
         )
 
     def _prepare(self, block: RowBlock) -> None:
@@ -76,8 +88,11 @@ def _expand(held: np.ndarray, positions: Ints, expansion: Affine, *, out: Floats
 class DeviceRows:
     """Rows on an accelerator, gathered there."""
 
-    def __init__(self, block: RowBlock, device: torch.device) -> None:
+    def __init__(
+        self, block: RowBlock, device: torch.device, condition: Condition = "delta"
+    ) -> None:
         """Copy the rows to the device."""
+        self._condition_kind = condition
         self._units = torch.from_numpy(block.units).to(device)
         self._s = torch.from_numpy(block.s).to(device)
         self._expansion = block.expansion and tuple(
@@ -89,11 +104,11 @@ class DeviceRows:
         device = self._s.device
         source = torch.from_numpy(sources).to(device, non_blocking=True)
         target = torch.from_numpy(targets).to(device, non_blocking=True)
-        s, unit = self._codes(source), self._units[source]
-        difference = self._units[target] - unit
-        lengths = difference.norm(dim=1, keepdim=True).clamp_min(MIN_DISTANCE)
-        condition = torch.cat([unit, difference / lengths], dim=1)
-        return PairBatch(s, condition, self._codes(target) - s)
+        s, unit, wanted = self._codes(source), self._units[source], self._units[target]
+        if self._condition_kind == "delta":
+            wanted = wanted - unit
+            wanted = wanted / wanted.norm(dim=1, keepdim=True).clamp_min(MIN_DISTANCE)
+        return PairBatch(s, torch.cat([unit, wanted], dim=1), self._codes(target) - s)
 
     def _codes(self, positions: Tensor) -> Tensor:
         held = self._s[positions]

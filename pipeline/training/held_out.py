@@ -12,6 +12,7 @@ from pipeline.pairs.sampling import PairConfig
 from pipeline.shapes import Ints
 from pipeline.training.checkpoint import TrainedMapper
 from pipeline.training.data import PairBatches
+from pipeline.training.gather import Condition
 from pipeline.training.loss import GroupFit, fit_by_group, group_slices
 from pipeline.training.rows import RowSource, load_rows
 
@@ -50,6 +51,7 @@ class HeldOut:
         *,
         num_pairs: int,
         pairs: PairConfig,
+        condition: Condition = "delta",
         device: torch.device | str = "cpu",
     ) -> Self:
         """Draw `num_pairs` pairs among the rows `numbers`.
@@ -59,7 +61,7 @@ class HeldOut:
             ShapeError: the store's columns do not fit the mapper.
         """
         block = load_rows(rows, numbers, s_dim=mapper.s_dim)
-        batch = PairBatches(block, pairs, batch_size=num_pairs).batch(0)
+        batch = PairBatches(block, pairs, batch_size=num_pairs, condition=condition).batch(0)
         return cls(
             s=batch.s.to(device),
             condition=batch.condition.to(device),

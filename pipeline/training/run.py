@@ -73,6 +73,7 @@ class TrainingRun:
             neighbours=graph if config.pairs.policy == "nearest" else None,
             device=device,
             share=execution.share,
+            condition=config.condition,
         )
         self.mapper_config = DeltaMapperConfig(
             widths=tuple(widths),
@@ -95,6 +96,7 @@ class TrainingRun:
             self.mapper_config,
             num_pairs=config.eval_pairs,
             pairs=PairConfig(seed=seed_for(config.seed, "held-out")),
+            condition=config.condition,
             device=device,
         )
         self.history: list[Record] = []
@@ -164,6 +166,7 @@ class TrainingRun:
             s_std=tensors["s_std"].to(self._device),
             z_score=self.recipe.z_score,
             step=self.state.step,
+            condition=self._config.condition,
             made_from=self._made_from,
         )
 

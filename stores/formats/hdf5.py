@@ -100,6 +100,20 @@ def read_header(path: Path) -> dict[str, Any]:
         raise ShardCorruptError(f"{path} cannot be read as a shard: {error}") from error
 
 
+def count_rows(path: Path) -> int:
+    """How many rows a shard has, for one whose entry is lost.
+
+    Raises:
+        ShardCorruptError: The file is missing, cut or not a shard.
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            _check_version(path, file)
+            return _block(path, file, KEY)[1][0]
+    except (OSError, KeyError, IndexError) as error:
+        raise ShardCorruptError(f"{path} cannot be read as a shard: {error}") from error
+
+
 def pack_arrays(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, str]) -> bytes:
     """Any named arrays as the bytes of one HDF5 file, for blobs such as `neighbours.h5`."""
     buffer = BytesIO()

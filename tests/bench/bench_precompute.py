@@ -16,6 +16,7 @@ from flows.models import ModelOptions, load_models
 from flows.steps.avatars import write_avatars
 from flows.steps.precompute import PrecomputeConfig, open_store, precompute
 from flows.steps.reading import decode_ahead
+from flows.steps.workplace import describe_models
 from pipeline.encoding import encode_images
 from stores.plan import plan_shards
 from stores.sources import scan_images
@@ -59,7 +60,8 @@ class Stages:
         ]
 
     def write(self):
-        store = open_store(self.config("alone"), self.loaded)
+        config = self.config("alone")
+        store = open_store(config, describe_models(config, self.loaded))
         parts = iter(self.encoded)
         for shard in plan_shards(self.scan, store, SHARD_ROWS).shards:
             writer = ShardWriter(store, shard)

@@ -14,7 +14,13 @@ from pathlib import Path
 
 import pytest
 
-PRELOADED = ["flows.steps.edit", "flows.steps.evaluate", "flows.steps.precompute", "open_clip"]
+PRELOADED = [
+    "flows.cluster.shards",
+    "flows.steps.edit",
+    "flows.steps.evaluate",
+    "flows.steps.precompute",
+    "open_clip",
+]
 ENTRY = """
 import os, sys
 for descriptor, path in ((1, out), (2, err)):

@@ -11,12 +11,14 @@ from stores.errors import (
     ManifestError,
     ShardCorruptError,
 )
+from stores.merge import merge_stores
 from stores.places import ObjectPath, store_path
 from stores.reader import StoreReader
+from stores.repair import repair_store
 from stores.store import Store
 from stores.verify import verify_store
 
-SHARD_ROWS = 8
+NUM_FILES, SHARD_ROWS = 30, 8
 
 
 @pytest.fixture(params=["local", "file", "memory", "s3"])
@@ -100,6 +102,35 @@ def test_damage_is_found_wherever_it_is(run, source, place):
     }
     with pytest.raises(ShardCorruptError, match=r"t-00000[01]\.h5"):
         StoreReader(place).column("clip")
+
+
+def test_a_damaged_store_is_repaired_and_made_whole_wherever_it_is(
+    run, digests, source, reference, place
+):
+    run.main(source, place, SHARD_ROWS)
+    shard = place / "shards" / "t-000001.h5"
+    data = shard.read_bytes()
+    shard.write_bytes(data[:-1])
+    (place / "manifest.json").unlink()
+    (place / "entries" / "t-000000.json").unlink()
+    report = repair_store(place)
+    assert list(report.quarantined) == ["t-000001"]
+    aside = place / "quarantine" / "t-000001.1" / "shards" / "t-000001.h5"
+    assert (aside.read_bytes(), shard.exists()) == (data[:-1], False)
+    run.main(source, place, SHARD_ROWS)
+    made = {name: digest for name, digest in digests(place).items() if "quarantine/" not in name}
+    assert made == run.digests(reference)
+    assert verify_store(place, full=True) == []
+
+
+def test_stores_are_merged_wherever_they_are(run, reference, place, tmp_path):
+    other = run.make_source(tmp_path / "others", 45)
+    for image in sorted(other.rglob("*.png"))[:NUM_FILES]:
+        image.unlink()
+    run.main(str(other), tmp_path / "other.store", SHARD_ROWS)
+    report = merge_stores([reference, tmp_path / "other.store"], place)
+    assert report.counts.rows == len(StoreReader(place)) > len(StoreReader(reference))
+    assert verify_store(place, full=True) == []
 
 
 def test_a_folder_that_is_no_store_is_refused_wherever_it_is(place):

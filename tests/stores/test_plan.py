@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from stores.errors import StoreError
 from stores.plan import plan_shards
 from stores.sources import scan_images
 from stores.store import Store
+from stores.verify import verify_store
 from stores.writer import ShardWriter
 
 
@@ -81,8 +83,61 @@ def test_changed_and_vanished_inputs_are_reported_and_keep_their_rows(run, store
     os.utime(source / "c.png", ns=(5, 5))
     (source / "d.png").unlink()
     plan, shards = _plan(store, source)
-    assert (plan.changed, plan.vanished, shards) == (["b.png", "c.png"], ["d.png"], [])
+    assert (plan.changed, plan.vanished, shards) == (["b.png"], ["d.png"], [])
     assert store.manifest.counts.rows == 4
+
+
+def test_copied_and_touched_files_are_told_from_changed_ones_by_their_bytes(run, store, tmp_path):
+    source = _files(tmp_path / "in", *"abcd")
+    _commit(run, store, source)
+    shutil.copytree(source, tmp_path / "copy", copy_function=shutil.copyfile)
+    plan, shards = _plan(store, tmp_path / "copy")
+    assert (plan.changed, plan.vanished, shards) == ([], [], [])
+    (tmp_path / "copy" / "b.png").write_text("content of B")  # of the same length
+    assert _plan(store, tmp_path / "copy")[0].changed == ["b.png"]
+
+
+def test_without_a_digest_on_record_another_time_is_a_change(run, store, tmp_path):
+    source = _files(tmp_path / "in", *"ab")
+    plan, _ = _plan(store, source)
+    writer = ShardWriter(store, plan.shards[0])
+    for item in plan.shards[0].items:
+        writer.add([item.key], run.row_of(item.key, b""))
+    assert writer.commit().listing_sha256 is None
+    store.refresh()
+    assert _plan(store, source)[0].changed == []
+    os.utime(source / "b.png", ns=(5, 5))
+    assert _plan(store, source)[0].changed == ["b.png"]
+
+
+def test_times_that_run_backwards_change_nothing(run, store, tmp_path):
+    source = _files(tmp_path / "in", *"abcd")
+    for second, name in enumerate("abcd"):
+        os.utime(source / f"{name}.png", (2_000_000_000 - second, 4_000_000_000 - second))
+    _commit(run, store, source)
+    for name in "abcd":
+        os.utime(source / f"{name}.png", (-5, -5))
+    (store.path / "manifest.json").touch()
+    os.utime(store.path / "manifest.json", (0, 0))
+    plan, shards = _plan(store, source)
+    assert (plan.changed, plan.vanished, shards) == ([], [], [])
+    assert verify_store(store.path, full=True) == []
+
+
+def test_inputs_of_a_plan_are_pending_until_they_have_an_outcome(run, store, tmp_path):
+    source = _files(tmp_path / "in", *"abcde")
+    plan, _ = _plan(store, source)
+    store.record_scan(plan.rejects, plan.duplicates, plan.num_pending)
+    run.commit_shard(store, plan.shards[1])
+    counts = Store.open(store.path).manifest.counts
+    assert (counts.inputs, counts.rows, counts.pending) == (5, 2, 3)
+    _commit(run, store, source)
+    counts = Store.open(store.path).manifest.counts
+    assert (counts.inputs, counts.rows, counts.pending) == (5, 5, 0)
+    for name in "de":
+        (source / f"{name}.png").unlink()
+    _commit(run, store, source)
+    assert Store.open(store.path).manifest.counts == counts
 
 
 def test_a_new_copy_of_a_committed_file_is_the_duplicate_whatever_its_key(run, store, tmp_path):

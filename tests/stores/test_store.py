@@ -143,7 +143,7 @@ def test_a_damaged_manifest_is_refused_with_what_to_do(tmp_path):
     whole = path.read_bytes()
     for length in range(0, len(whole) - 2, 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(ManifestError, match="move it away"):
+        with pytest.raises(ManifestError, match="store repair"):
             Store.open(tmp_path / "a")
 
 

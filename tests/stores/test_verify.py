@@ -1,11 +1,15 @@
 import shutil
 
 import h5py
+import numpy as np
 import pytest
 
 from stores.blobs import write_blob
+from stores.plan import ShardPlan
+from stores.sources import SourceItem
 from stores.store import Store
 from stores.verify import verify_store
+from stores.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")
@@ -136,6 +140,40 @@ def test_a_key_in_two_shards_is_found(path):
 def test_a_damaged_manifest_is_a_problem_and_not_a_crash(path, data):
     (path / "manifest.json").write_bytes(data)
     assert _found(path, full=True) == [("manifest.json", "structure")]
+
+
+def test_rows_of_length_0_are_found_in_columns_of_directions(run, tmp_path):
+    store = Store.create(
+        tmp_path / "t.store", name="t", schema=run.SCHEMA, fingerprints=run.FINGERPRINTS
+    )
+    writer = ShardWriter(store, ShardPlan(0, (SourceItem("a"), SourceItem("b"))))
+    rows = {
+        name: np.concatenate([run.row_of(k, b"")[name] for k in "ab"]) for name in ("clip", "s")
+    }
+    rows["clip"][1] = rows["s"][0] = 0
+    writer.add(["a", "b"], rows)
+    writer.commit()
+    store.consolidate()
+    assert verify_store(store.path, full=True) == []
+    problem, *others = verify_store(store.path, full=True, directions=("clip",))
+    assert others == []
+    assert (problem.kind, problem.detail) == (
+        "values",
+        "column clip has 1 rows of length 0, which have no direction",
+    )
+
+
+def test_large_values_are_finite(run, tmp_path):
+    store = Store.create(
+        tmp_path / "t.store", name="t", schema=run.SCHEMA, fingerprints=run.FINGERPRINTS
+    )
+    writer = ShardWriter(store, ShardPlan(0, (SourceItem("a"),)))
+    rows = run.row_of("a", b"")
+    rows["s"][:] = np.finfo("float32").max
+    writer.add(["a"], rows)
+    writer.commit()
+    store.consolidate()
+    assert verify_store(store.path, full=True) == []
 
 
 def test_verifying_changes_nothing(run, path):

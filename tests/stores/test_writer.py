@@ -89,6 +89,8 @@ def test_wrong_rows_are_refused_and_leave_no_file(run, store):
         writer.add([*KEYS[:4], "z"], rows)
     with pytest.raises(StoreError, match="came twice"):
         writer.add([*KEYS[:4], KEYS[0]], rows)
+    with pytest.raises(StoreError, match="'z' is not planned"):
+        writer.note_digest("z", "00")
     writer.reject(KEYS[0], "gone", "")
     with pytest.raises(StoreError, match="came twice: 'a'"):
         writer.add(KEYS, rows)

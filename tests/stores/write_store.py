@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from stores.checksum import sha256_bytes
 from stores.plan import ShardPlan, plan_shards
 from stores.schema import Column, Schema
 from stores.sources import read_image_bytes, scan_images
@@ -18,7 +19,9 @@ SCHEMA = Schema((Column("clip", (16,), "float32"), Column("s", (5, 40), "float32
 FINGERPRINTS = {"clip": "c0ffee", "s": "beef"}
 
 
-def main(source: str, path: str, shard_rows: int, *, locked: bool = True) -> None:
+def main(
+    source: str, path: str, shard_rows: int, *, locked: bool = True, retry_rejects: bool = False
+) -> None:
     store = Store.open_or_create(
         path, name="t", schema=SCHEMA, fingerprints=FINGERPRINTS, split_eval=0.25
     )
@@ -27,12 +30,12 @@ def main(source: str, path: str, shard_rows: int, *, locked: bool = True) -> Non
         return
     with store.lock():
         store.consolidate()
-        commit_all(store, source, shard_rows)
+        commit_all(store, source, shard_rows, retry_rejects=retry_rejects)
 
 
-def commit_all(store: Store, source: str, shard_rows: int) -> None:
-    plan = plan_shards(scan_images([source]), store, shard_rows)
-    store.record_scan(plan.rejects, plan.duplicates)
+def commit_all(store: Store, source: str, shard_rows: int, *, retry_rejects: bool = False) -> None:
+    plan = plan_shards(scan_images([source]), store, shard_rows, retry_rejects=retry_rejects)
+    store.record_scan(plan.rejects, plan.duplicates, plan.num_pending - plan.num_retries)
     for shard in plan.shards:
         commit_shard(store, shard)
     store.consolidate()
@@ -42,6 +45,7 @@ def commit_shard(store: Store, shard: ShardPlan) -> None:
     writer = ShardWriter(store, shard)
     for item in shard.items:
         data = read_image_bytes(item)
+        writer.note_digest(item.key, sha256_bytes(data))
         if data.startswith(b"bad"):
             writer.reject(item.key, "not_an_image", "it begins with bad")
         else:

@@ -8,6 +8,10 @@ command = LazyGroup(
     summaries={
         "info": "What a store holds: columns, counts, fingerprints, rejects by reason.",
         "verify": "Check a store against its manifest.",
+        "repair": "Rebuild a manifest from the shards and set damaged shards aside.",
+        "merge": "Put the rows of several stores into one.",
+        "import": "Make a store from vectors in another layout.",
+        "export": "Write a store's vectors in another layout.",
     },
     help="""Describe, check and change a store.
 

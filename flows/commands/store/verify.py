@@ -16,9 +16,10 @@ def command(store: StorePath, *, quick: bool, as_json: bool) -> int:
 
     Example: deltaedit store verify faces.store
     """
+    from flows.schemas import DIRECTIONS
     from stores.verify import verify_store
 
-    problems = verify_store(store, full=not quick)
+    problems = verify_store(store, full=not quick, directions=DIRECTIONS)
     if as_json:
         print_result(
             {"problems": [f"{p.file}: {p.kind}: {p.detail}" for p in problems]}, as_json=True
@@ -26,5 +27,6 @@ def command(store: StorePath, *, quick: bool, as_json: bool) -> int:
     else:
         for problem in problems:
             click.echo(f"{problem.file}: {problem.kind}: {problem.detail}")
-        click.echo(f"{len(problems)} problems" if problems else "no problems found")
+        found = f"{len(problems)} problems; `deltaedit store repair` sets damage aside"
+        click.echo(found if problems else "no problems found")
     return DAMAGED_STORE if problems else 0

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from flows.steps.edit import EditConfig, Editor, edit
+from flows.steps.edit import EditConfig, edit, prepare_edit
+from flows.steps.editor import Editor
 from flows.steps.relevance import RelevanceRun, estimate_relevance
 from flows.steps.train import TrainRun, train
 from pipeline.errors import ImageError, PipelineError
@@ -24,7 +25,7 @@ def run(encoded, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def editor(run):
-    return Editor(run)
+    return Editor(prepare_edit(config(run)))
 
 
 def config(run, **changes):
@@ -46,14 +47,14 @@ def test_the_table_says_how_each_edit_was_made(run, editor):
     (line,) = edit(config(run, neutral="person", strength=2.0), editor).table
     assert (line["text"], line["neutral"]) == (TEXT, "person")
     assert (line["method"], line["strength"]) == ("deltaedit", 2.0)
-    assert line["channels"] == editor.reader.schema["s"].shape[0]
+    assert line["channels"] == editor.trained.config.s_dim
 
 
 def test_a_mask_needs_the_relevance_matrix_and_then_lets_k_channels_through(run, editor, encoded):
     with pytest.raises(PipelineError, match="run: deltaedit relevance"):
         edit(config(run, top_k=7), editor)
     estimate_relevance(RelevanceRun(store=encoded))
-    (line,) = edit(config(run, top_k=7), Editor(run)).table
+    (line,) = edit(config(run, top_k=7)).table
     assert line["channels"] == 7
 
 

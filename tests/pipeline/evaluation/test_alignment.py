@@ -22,30 +22,24 @@ PUBLISHED = {
 def test_published_features_give_the_published_numbers(data, space):
     image, text = (np.load(REAL / f"cspace_{data}_{space}{letter}.npy") for letter in "it")
     found = alignment(image, text)
-    values = [
-        found["paired_cosine"],
-        found["modality_gap"],
-        found["separability"],
-        found["recall_at_1"],
-    ]
-    assert values == pytest.approx(PUBLISHED[data, space], abs=6e-4)
+    assert tuple(found) == pytest.approx(PUBLISHED[data, space], abs=6e-4)
 
 
 def test_equal_spaces_are_aligned_and_inseparable():
     rows = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     found = alignment(rows, rows * 3 - 2 * rows.mean(axis=0))
-    assert found["modality_gap"] == pytest.approx(0, abs=1e-6)
+    assert found.modality_gap == pytest.approx(0, abs=1e-6)
     equal = alignment(rows, rows)
-    assert equal["paired_cosine"] == pytest.approx(1)
-    assert equal["recall_at_1"] == 1
-    assert equal["separability"] == pytest.approx(0.5)
+    assert equal.paired_cosine == pytest.approx(1)
+    assert equal.recall_at_1 == 1
+    assert equal.separability == pytest.approx(0.5)
 
 
 def test_shifted_spaces_are_separable():
     rows = np.random.default_rng(0).standard_normal((40, 8)).astype(np.float32)
     found = alignment(rows + 50, rows - 50)
-    assert found["separability"] == 1
-    assert found["modality_gap"] == pytest.approx(100 * np.sqrt(8), rel=1e-5)
+    assert found.separability == 1
+    assert found.modality_gap == pytest.approx(100 * np.sqrt(8), rel=1e-5)
 
 
 def test_unpaired_or_missing_rows_are_refused():

@@ -172,3 +172,19 @@ def test_codes_of_another_size_are_refused():
         generator.to_s(torch.randn(1, 18, 16))
     with pytest.raises(ShapeError, match="s has shape"):
         generator.synthesize(torch.randn(1, 9), torch.randn(1, 8, 16))
+
+
+def test_pictures_can_be_computed_in_parts(generators):
+    generator = generators(64)
+    w_plus = torch.randn(2, generator.layout.num_w, generator.style_dim)
+    with torch.no_grad():
+        s = generator.to_s(w_plus)
+        whole = generator.synthesize(s, w_plus)
+        for cut in (0, 1, 4, 9):
+            half = generator.advance(generator.begin(2), s, w_plus, stop=cut)
+            kept = half.x.clone()
+            rest = generator.advance(half, s, w_plus, stop=9)
+            assert torch.equal(generator.finish(rest), whole)
+            assert torch.equal(half.x, kept)
+    with pytest.raises(AssertionError, match="advance it"):
+        generator.finish(half._replace(done=3))

@@ -71,6 +71,17 @@ def test_torch_and_numpy_gather_the_same_pairs(block):
         assert np.allclose(one.numpy(), other.numpy(), atol=1e-6)
 
 
+def test_the_naive_condition_is_the_target_itself(block):
+    batches = PairBatches(block, PairConfig(), batch_size=16, condition="target")
+    sources, targets = batches.pairs(2)
+    expected = np.concatenate([block.units[sources], block.units[targets]], axis=1)
+    ours = batches.batch(2)
+    theirs = DeviceRows(block, torch.device("cpu"), "target")(sources, targets)
+    assert np.array_equal(ours.condition.numpy(), expected)
+    assert np.array_equal(theirs.condition.numpy(), expected)
+    assert np.allclose(ours.delta_s.numpy(), block.s[targets] - block.s[sources])
+
+
 def test_nearest_uses_the_given_graph(block):
     graph = neighbour_graph(block.units, 3)
     config = PairConfig(policy="nearest", num_neighbours=3)
