@@ -81,7 +81,7 @@ class Observed:
         if done < total and now - self._reported < REPORT_EVERY_S:
             return
         self._reported = now
-        percent = 100 * done / max(total, 1)
+        percent = 100 * done / total if done < total else 100.0
         log.info("%s: %d of %d", self._title, done, total)
         if self._progress_id is None:
             self._progress_id = _told(

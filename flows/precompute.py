@@ -29,6 +29,7 @@ def precompute(config: PrecomputeConfig) -> PrecomputeSummary:
     with Observed("precompute", config.store) as run:
         with own_gpu(config.models.device):
             summary = precompute_step(config, run.progress)
+        run.progress(summary.images_made, summary.images_made)
         reasons = Counter(reason for _key, reason, _ in StoreReader(config.store).rejects())
         left_out = {f"left out: {reason}": count for reason, count in reasons.most_common()}
         run.values({**summary.as_dict(), **left_out})

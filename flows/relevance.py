@@ -13,7 +13,7 @@ strict(RelevanceRun)
 def relevance(config: RelevanceRun) -> np.ndarray:
     """Rs [S, C] float32 of a store, kept as a blob; not estimated again from the same rows."""
     with Observed("relevance", config.store) as run:
-        rs = estimate_relevance(config)
+        rs = estimate_relevance(config, run.progress)
         channels, clip_dim = rs.shape
         run.values({"method": config.method, "channels": channels, "clip_dim": clip_dim})
         run.link(config.store, "store")

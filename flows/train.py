@@ -28,6 +28,8 @@ def train(config: TrainRun) -> TrainResult:
         with own_gpu(config.device):
             result = train_step(config, show)
         fits = {name: f"{fit.explained:.4f}" for name, fit in result.fit.scaled.items()}
+        num_steps = result.trained.step  # fewer than planned where it ended early
+        run.progress(num_steps, num_steps)
         run.values({"steps": num_steps, **{f"explained, {n}": text for n, text in fits.items()}})
         run.link(config.run, "run")
         run.picture((config.run / CURVE_NAME).read_bytes(), "held-out error while training")

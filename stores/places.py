@@ -12,17 +12,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from stores.errors import ObjectStoreError, OutOfSpaceError
+from stores.errors import ObjectStoreError
+from stores.reach import reaching, writing
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://(.*)", re.DOTALL)
 _LOCAL = frozenset({"file", "local"})
 NUM_REQUESTS = 8
 """Files asked of an object store at once; one stream alone does not fill a network."""
 _READ_BLOCK_BYTES = 8 * 2**20
-_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
-_NO_ROOM = frozenset({"QuotaExceeded", "XMinioStorageFull", "InsufficientStorage", "507"})
 
 
 def default_cache() -> Path:
@@ -99,19 +98,19 @@ class ObjectPath:
     def _kind(self) -> str | None:
         """What fsspec's own `exists` hides: a refusal is an error, not an absence."""
         try:
-            with _reaching(self) as (files, key):
+            with reaching(self.url) as (files, key):
                 return str(files.info(key)["type"])
         except FileNotFoundError:
             return None
 
     def stat(self) -> ObjectStatus:
         """Its size."""
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             return ObjectStatus(int(files.info(key)["size"]))
 
     def modified_s(self) -> float:
         """When it was last written, by the object store's clock: seconds since 1970."""
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             return files.modified(key).timestamp()
 
     def iterdir(self) -> Iterator["ObjectPath"]:
@@ -120,7 +119,7 @@ class ObjectPath:
         Raises:
             FileNotFoundError: Nothing is.
         """
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             listed = files.ls(key, detail=False)
         names = {str(name).rstrip("/").rpartition("/")[2] for name in listed if name != key}
         return (self / name for name in sorted(names))
@@ -135,7 +134,7 @@ class ObjectPath:
 
     def walk_files(self) -> Iterator["ObjectPath"]:
         """Every object below this prefix, at any depth, in one listing."""
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             listed = [str(name) for name in files.find(key)]
         return (self / name.removeprefix(key).lstrip("/") for name in listed if name != key)
 
@@ -143,25 +142,25 @@ class ObjectPath:
     def reading(self) -> Iterator[io.BufferedIOBase]:
         """A stream of its bytes for the length of the block."""
         with (
-            _reaching(self) as (files, key),
+            reaching(self.url) as (files, key),
             files.open(key, "rb", block_size=_READ_BLOCK_BYTES) as stream,
         ):
             yield stream
 
     def read_bytes(self) -> bytes:
         """All its bytes."""
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             return files.cat_file(key)
 
     def write_bytes(self, data: bytes) -> None:
         """Put an object in the place of a former one: the new bytes or the old, never a mixture."""
-        with _writing(self) as (files, key):
+        with writing(self.url) as (files, key):
             files.pipe_file(key, data)
 
     def unlink(self, *, missing_ok: bool = False) -> None:
         """Remove it."""
         try:
-            with _reaching(self) as (files, key):
+            with reaching(self.url) as (files, key):
                 files.rm_file(key)
         except FileNotFoundError:
             if not missing_ok:
@@ -169,7 +168,7 @@ class ObjectPath:
 
     def move_to(self, target: "ObjectPath") -> None:
         """Copy it within the object store, then remove it; killed between, both are there."""
-        with _writing(self) as (files, key):
+        with writing(self.url) as (files, key):
             files.cp_file(key, files._strip_protocol(target.url))  # noqa: SLF001 - no public way
             files.rm_file(key)
 
@@ -179,7 +178,7 @@ class ObjectPath:
         Raises:
             FileExistsError: There is one; it is left alone.
         """
-        with _writing(self) as (files, key):
+        with writing(self.url) as (files, key):
             files.pipe_file(key, data, mode="create")
 
     def upload(self, local: Path, *, exclusive: bool = False) -> None:
@@ -188,12 +187,12 @@ class ObjectPath:
         Raises:
             FileExistsError: `exclusive`, and there is an object; it is left alone.
         """
-        with _writing(self) as (files, key):
+        with writing(self.url) as (files, key):
             files.put_file(str(local), key, mode="create" if exclusive else "overwrite")
 
     def download(self, local: Path) -> None:
         """Copy its bytes into a local file, which is overwritten."""
-        with _reaching(self) as (files, key):
+        with reaching(self.url) as (files, key):
             files.get_file(key, str(local))
 
 
@@ -234,71 +233,7 @@ def read_all(paths: Sequence[StorePath]) -> list[bytes]:
     remote = [path for path in paths if isinstance(path, ObjectPath)]
     if not remote:
         return [path.read_bytes() for path in paths]
-    with _reaching(remote[0]) as (files, _):
+    with reaching(remote[0].url) as (files, _):
         keys = [files._strip_protocol(path.url) for path in remote]  # noqa: SLF001 - no public way
         found = files.cat(keys)
     return [found[key] for key in keys]
-
-
-@contextmanager
-def _reaching(path: ObjectPath) -> Iterator[tuple[Any, str]]:
-    """The file system of an object, its key there, and the errors of either as our own."""
-    try:
-        yield _file_system(path.url)
-    except (FileNotFoundError, FileExistsError, ObjectStoreError):
-        raise
-    # Every file system of fsspec brings exceptions of its own, not all of them OSErrors.
-    except Exception as error:
-        raise _explained(path, error) from error
-
-
-@contextmanager
-def _writing(path: ObjectPath) -> Iterator[tuple[Any, str]]:
-    try:
-        with _reaching(path) as reached:
-            yield reached
-    except FileNotFoundError as error:
-        raise ObjectStoreError(
-            f"{path} cannot be written: {error}. Make the bucket first, or correct its name."
-        ) from error
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    """Looked up at every use: fsspec keeps one for each process, and none survives a fork."""
-    from fsspec.core import url_to_fs
-
-    # A listing that fsspec remembers would hide what other processes commit.
-    return url_to_fs(url, use_listings_cache=False)
-
-
-def _explained(path: ObjectPath, error: Exception) -> Exception:
-    code = _error_code(error)
-    if code in _TAKEN:
-        return FileExistsError(f"{path} exists")
-    if code in _NO_ROOM:
-        return OutOfSpaceError(
-            f"no room to write {path} ({error}): the quota or the disks of the object store are "
-            "full. Everything committed before is safe; free space and run the same command again."
-        )
-    return ObjectStoreError(f"{path}: {type(error).__name__}: {error}. {_advice(error)}")
-
-
-def _error_code(error: BaseException | None) -> str | None:
-    """What S3 and its like call the error: s3fs keeps their answer as the cause of its own."""
-    while error is not None:
-        answer = getattr(error, "response", None)
-        if isinstance(answer, dict):
-            return str(answer.get("Error", {}).get("Code"))
-        error = error.__cause__
-    return None
-
-
-def _advice(error: Exception) -> str:
-    if isinstance(error, ImportError | ValueError):
-        return "Install the fsspec package of this kind of URL, or correct the URL."
-    if isinstance(error, PermissionError) or "Credentials" in type(error).__name__:
-        return "Give credentials that may list, read and write there (docs/object-stores.md)."
-    return (
-        "Check the endpoint and the network (docs/object-stores.md); what is committed is safe, "
-        "and the same command resumes."
-    )

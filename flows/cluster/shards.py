@@ -196,9 +196,9 @@ class ShardLoop:
 
     def _done(self, block: _Block, records: Mapping[int, Record]) -> Iterator[Outcome]:
         """Shards of a block are committed; those that were reported before are passed over."""
-        self._crew.worked(block.worker)
-        self._failed_in_a_row = 0
         for number in records.keys() & block.left.keys():
+            self._crew.worked(block.worker)
+            self._failed_in_a_row = 0
             yield ShardDone(block.left.pop(number), records[number])
 
     def _ended(self, future: Future, block: _Block) -> Iterator[Outcome]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from distributed import get_worker
+from distributed.core import Status
 from distributed.protocol.pickle import dumps, loads
 
 from flows.cluster.outcomes import Record
@@ -89,7 +90,9 @@ def run_block(packed: bytes, topic: str) -> BlockReport:
 
 
 def _is_wanted(worker: Any, key: object) -> bool:
-    """Whether the driver still waits for this task: it may have ended, or sent it elsewhere."""
+    """Whether to go on: the driver may have ended or sent it elsewhere, the worker may leave."""
+    if worker.status not in {Status.running, Status.paused}:
+        return False
     task = worker.state.tasks.get(key)
     return task is not None and task.state != "cancelled"
 

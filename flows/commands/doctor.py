@@ -26,6 +26,8 @@ def command(
 ) -> int:
     """Check this machine and, with SOURCES, one precompute run; exit code 1 on problems.
 
+    Without SOURCES, --models NAME looks for the files of that set alone.
+
     Example: deltaedit doctor faces --models avatar --store faces.store
     """
     from flows.config import go_offline
@@ -34,7 +36,7 @@ def command(
     go_offline()
     from flows.steps.doctor import PROBLEM, check_machine, check_run
 
-    findings = check_machine()
+    findings = check_machine(options["models"])
     if sources:
         from flows.steps.precompute import PrecomputeConfig
 

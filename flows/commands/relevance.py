@@ -14,12 +14,20 @@ from stores.places import StorePath
 @STORE
 @click.option(
     "--method",
-    type=click.Choice(["regressed"]),
+    type=click.Choice(["regressed", "rendered"]),
     default="regressed",
     show_default=True,
-    help="regressed estimates Rs from cached vectors alone.",
+    help="regressed estimates Rs from cached vectors alone; rendered is StyleCLIP's construction.",
 )
 @click.option("--ridge", type=float, default=0.1, show_default=True, help="Ridge penalty.")
+@click.option(
+    "--num-images", type=int, default=100, show_default=True, help="rendered: codes per channel."
+)
+@click.option(
+    "--published-order",
+    is_flag=True,
+    help="rendered: leave done channels at their means, as the published code does by mistake.",
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Also write Rs here (.npz, key rs).")
 @PREFECT
 @JSON
@@ -42,29 +50,40 @@ def command(
     if dry_run:
         return
     from flows.steps.output import write_config_beside
-    from flows.steps.relevance import estimate_relevance, write_npz
+    from flows.steps.relevance import estimate_relevance, read_agreement, write_npz
 
     recorded = is_recorded(use_prefect=use_prefect)
-    rs = run_flow("relevance", config) if recorded else estimate_relevance(config)
+    rs = run_flow("relevance", config) if recorded else estimate_relevance(config, _show)
     if out is not None:
         write_npz(out, rs)
         write_config_beside(out, config)
     channels, clip_dim = rs.shape
-    print_result(
-        {
-            "store": str(store),
-            "method": config.method,
-            "channels": channels,
-            "clip_dim": clip_dim,
-        },
-        as_json=as_json,
+    result = {
+        "store": str(store),
+        "method": config.method,
+        "channels": channels,
+        "clip_dim": clip_dim,
+    }
+    agreement = read_agreement(store)
+    if agreement is not None:
+        result["cosine with regressed"] = agreement
+    print_result(result, as_json=as_json)
+
+
+def configure(
+    *, store: StorePath, method: str, ridge: float, num_images: int, published_order: bool
+) -> Any:
+    """The `RelevanceRun` that the options make."""
+    from flows.steps.relevance import RelevanceRun
+    from pipeline.encoding.rendered_relevance import RenderedConfig
+    from pipeline.pairs import RelevanceConfig
+
+    rendering = checked(RenderedConfig, num_images=num_images, published_order=published_order)
+    regression = checked(RelevanceConfig, ridge=ridge)
+    return checked(
+        RelevanceRun, store=store, method=method, regression=regression, rendering=rendering
     )
 
 
-def configure(*, store: StorePath, method: str, ridge: float) -> Any:
-    """The `RelevanceRun` that the options make."""
-    from flows.steps.relevance import RelevanceRun
-    from pipeline.pairs import RelevanceConfig
-
-    regression = checked(RelevanceConfig, ridge=ridge)
-    return checked(RelevanceRun, store=store, method=method, regression=regression)
+def _show(done: int, total: int) -> None:
+    click.echo(f"{done} of {total} channels", err=True)

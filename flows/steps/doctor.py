@@ -13,8 +13,10 @@ from flows.steps.reading import read_and_decode
 from flows.steps.workplace import describe_models
 from pipeline.encoding import encode_images, encode_sampled
 from pipeline.errors import PipelineError
-from pipeline.models.registry import find_models
+from pipeline.models.registry import FoundModel, find_models, model_set
+from pipeline.models.weights_file import CONVERSION_PAGE
 from stores.cache import cache_bytes
+from stores.checksum import sha256_file
 from stores.contents import is_store
 from stores.errors import StoreError
 from stores.places import ObjectPath
@@ -36,8 +38,15 @@ class Finding:
     text: str
 
 
-def check_machine() -> list[Finding]:
-    """Device, packages, and which known model files are there."""
+def check_machine(models: str | None = None) -> list[Finding]:
+    """Device, packages, and which known model files are there.
+
+    Args:
+        models: a registered set whose files alone are looked for; default: all.
+
+    Raises:
+        WeightsError: there is no such set.
+    """
     import torch
 
     findings = [
@@ -50,13 +59,26 @@ def check_machine() -> list[Finding]:
     level = OK if len(faiss) == 1 else PROBLEM
     advice = "" if level == OK else "; exactly one of faiss-cpu and faiss-gpu must be installed"
     findings.append(Finding(level, "faiss", f"{', '.join(faiss) or 'missing'}{advice}"))
-    for found in find_models(models_folder()):
-        text = f"{found.path}" if found.found else f"not at {found.path}; from {found.file.source}"
-        level = OK if found.found else WARNING
-        findings.append(Finding(level, f"model {found.name} {found.file.kind}", text))
     cache = cache_folder()
     findings.append(Finding(OK, "cache", f"{cache}: {cache_bytes(cache) / 1e9:.2f} GB"))
-    return findings
+    names = {models, model_set(models).clip_name} if models else None
+    known = find_models(models_folder())
+    return findings + [_check_file(x) for x in known if names is None or x.name in names]
+
+
+def _check_file(known: FoundModel) -> Finding:
+    topic, file = f"model {known.name} {known.file.kind}", known.file
+    if known.found:
+        digest = sha256_file(known.path) if file.sha256 else None
+        if digest == file.sha256:
+            return Finding(OK, topic, str(known.path))
+        text = f"{known.path}: SHA-256 is {digest}, that of the published file {file.sha256}"
+        return Finding(WARNING, topic, f"{text}; use it if it is yours, else download it again")
+    text = f"not at {known.path}; from {file.source}"
+    pickled = known.path.with_suffix(".pkl")
+    if pickled.is_file():
+        text = f"{pickled} is a pickle, which is never run; convert it: {CONVERSION_PAGE}"
+    return Finding(WARNING, topic, text)
 
 
 def check_run(config: PrecomputeConfig) -> list[Finding]:

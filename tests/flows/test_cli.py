@@ -15,6 +15,7 @@ from flows.cli import COMMANDS
 pytestmark = pytest.mark.timeout(900)  # a day of ten real processes, on a busy machine, too
 
 PROGRAM = Path(sys.executable).with_name("deltaedit")
+STORE_COMMANDS = ("store info", "store verify", "store import", "store export")
 HEAVY = ("torch", "open_clip", "faiss", "h5py", "PIL", "numpy", "prefect", "dask", "matplotlib")
 
 
@@ -171,7 +172,7 @@ def test_the_packages_import_neither_prefect_nor_dask():
     assert not loaded & {"prefect", "dask", "distributed"}
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "store info", "store verify"])
+@pytest.mark.parametrize("name", [*COMMANDS, *STORE_COMMANDS])
 def test_every_command_has_help_with_an_example(call, name):
     text = call(*name.split(), "--help").out
     assert "Example: deltaedit " + name.split()[0] in " ".join(text.split())

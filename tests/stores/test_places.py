@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stores.errors import ObjectStoreError, OutOfSpaceError
-from stores.places import ObjectPath, _explained, name_below, read_all, store_path
+from stores.errors import ObjectStoreError
+from stores.places import ObjectPath, name_below, read_all, store_path
 
 
 @pytest.fixture(params=["memory", "s3"])
@@ -173,15 +173,3 @@ def test_an_endpoint_that_does_not_answer_is_named(monkeypatch):
     with pytest.raises(ObjectStoreError, match=r"Check the endpoint.*the same command resumes"):
         ObjectPath("s3://bucket/a").read_bytes()
     fsspec.get_filesystem_class("s3").clear_instance_cache()
-
-
-class _AnswerError(Exception):
-    def __init__(self, code: str) -> None:
-        self.response = {"Error": {"Code": code}}
-
-
-def test_what_s3_and_its_like_answer_is_understood():
-    path = ObjectPath("s3://bucket/a")
-    assert isinstance(_explained(path, _AnswerError("XMinioStorageFull")), OutOfSpaceError)
-    assert isinstance(_explained(path, _AnswerError("ConditionalRequestConflict")), FileExistsError)
-    assert isinstance(_explained(path, _AnswerError("InternalError")), ObjectStoreError)

