@@ -9,6 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from stores.places import StorePath, default_cache
+
 OFFLINE = {
     # Prefect asks two hosts about itself unless both are said (docs/architecture.md, "Offline").
     "DO_NOT_TRACK": "1",
@@ -40,6 +42,14 @@ def prefect_is_configured() -> bool:
 def models_folder() -> Path:
     """Where official weight files are looked for: ``$DELTAEDIT_MODELS``, else ``./models``."""
     return Path(os.environ.get("DELTAEDIT_MODELS", "models"))
+
+
+def cache_folder() -> Path:
+    """Where copies of remote stores' files are: ``$DELTAEDIT_CACHE``, else the user's cache."""
+    if chosen := os.environ.get("DELTAEDIT_CACHE"):
+        return Path(chosen)
+    users = os.environ.get("XDG_CACHE_HOME")
+    return Path(users) / "deltaedit" if users else default_cache()
 
 
 def num_cpus() -> int:
@@ -99,14 +109,14 @@ def chosen_gpus() -> list[str] | None:
 
 def as_jsonable(config: Any) -> Any:
     """A configuration of nested dataclasses as plain JSON values."""
+    if isinstance(config, StorePath):
+        return str(config)
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: as_jsonable(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, dict):
         return {str(key): as_jsonable(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
         return [as_jsonable(value) for value in config]
-    if isinstance(config, Path):
-        return str(config)
     return config
 
 

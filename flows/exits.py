@@ -15,7 +15,13 @@ from types import FrameType
 import click
 
 from pipeline.errors import DivergedError, PipelineError
-from stores.errors import ManifestError, OutOfSpaceError, ShardCorruptError, StoreError
+from stores.errors import (
+    ManifestError,
+    ObjectStoreError,
+    OutOfSpaceError,
+    ShardCorruptError,
+    StoreError,
+)
 
 DONE = 0
 INCOMPLETE = 1
@@ -59,6 +65,7 @@ _CODES: tuple[tuple[type[BaseException], int], ...] = (
     (ShardCorruptError, DAMAGED_STORE),
     (ManifestError, DAMAGED_STORE),
     (OutOfSpaceError, INCOMPLETE),
+    (ObjectStoreError, INCOMPLETE),
     (DivergedError, INCOMPLETE),
     (StoreError, WRONG_CALL),
     (PipelineError, WRONG_CALL),

@@ -32,6 +32,7 @@ from prefect.concurrency.sync import concurrency  # noqa: E402
 from flows.cluster.spec import LocalSpec, parse_cluster  # noqa: E402
 from flows.exits import stop_if_asked  # noqa: E402
 from flows.models import choose_device  # noqa: E402
+from stores.places import StorePath  # noqa: E402
 
 __all__ = ["NO_CACHE", "Observed", "flow", "own_gpus", "own_limits", "task"]
 
@@ -48,7 +49,7 @@ class Observed:
     Prefect only watches: where its server cannot be reached, the work goes on and says so.
     """
 
-    def __init__(self, stage: str, place: Path | None = None) -> None:
+    def __init__(self, stage: str, place: StorePath | None = None) -> None:
         """Begin.
 
         Args:
@@ -106,11 +107,11 @@ class Observed:
             description=self._title,
         )
 
-    def link(self, path: Path, text: str) -> None:
+    def link(self, path: StorePath, text: str) -> None:
         """Where something is, as an address and as text."""
         _told(
             create_link_artifact,
-            link=path.absolute().as_uri(),
+            link=path.absolute().as_uri() if isinstance(path, Path) else str(path),
             link_text=f"{text}: {path.absolute()}",
             key=f"{self._key}-link",
         )

@@ -1,13 +1,19 @@
-"""Files that are there whole or not at all: temporary name, fsync, rename, fsync of the folder."""
+"""Files that are there whole or not at all: temporary name, fsync, rename, fsync of the folder.
+
+An object store has no rename and needs none: an upload appears whole, when it ends, or not at all.
+There a file is made on a local disk first.
+"""
 
 import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from stores.errors import OutOfSpaceError, StoreError
+from stores.places import ObjectPath, StorePath
 
 TEMPORARY_SUFFIX = ".tmp"
 """Ends the name of every file in work. A killed process may leave one; nothing ever reads it."""
@@ -17,8 +23,10 @@ _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @contextmanager
-def staged(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
+def staged(path: StorePath, *, size_bytes: int | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path` for the length of the block, then remove what is left.
+
+    For a path on an object store it is in the system's folder of temporary files (`TMPDIR`).
 
     Args:
         path: The final name; `publish` puts the finished file there.
@@ -27,9 +35,8 @@ def staged(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
     Raises:
         OutOfSpaceError: Something in the block met a full disk, quota or size limit.
     """
-    temporary = path.with_name(
-        f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
-    )
+    folder = Path(tempfile.gettempdir()) if isinstance(path, ObjectPath) else path.parent
+    temporary = folder / f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY_SUFFIX}"
     try:
         yield temporary
     except Exception as error:
@@ -40,15 +47,22 @@ def staged(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Put a finished, synced file in the place of `path`, so that power loss does not undo it."""
+def publish(temporary: Path, path: StorePath) -> None:
+    """Put a finished, synced file in the place of `path`, so that power loss does not undo it.
+
+    Raises:
+        ObjectStoreError: `path` is on an object store that cannot be reached, or refuses.
+    """
+    if isinstance(path, ObjectPath):
+        path.upload(temporary)
+        return
     temporary.replace(path)
     sync_folder(path.parent)
 
 
 @contextmanager
-def replacing(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
-    """Give a temporary path in the same folder; put it in the place of `path` when the block ends.
+def replacing(path: StorePath, *, size_bytes: int | None = None) -> Iterator[Path]:
+    """Give a temporary path as `staged`; put the file in the place of `path` when the block ends.
 
     The file is synced before the rename and the folder after it, so that power loss leaves the
     old file or the new one. When the block raises, `path` is untouched and the temporary removed.
@@ -66,12 +80,16 @@ def replacing(path: Path, *, size_bytes: int | None = None) -> Iterator[Path]:
         publish(temporary, path)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
+def write_atomic(path: StorePath, data: bytes) -> None:
     """Make `path` hold `data`, whole or not at all.
 
     Raises:
         OutOfSpaceError: There is no room.
+        ObjectStoreError: `path` is on an object store that cannot be reached, or refuses.
     """
+    if isinstance(path, ObjectPath):
+        path.write_bytes(data)
+        return
     with replacing(path, size_bytes=len(data)) as temporary:
         temporary.write_bytes(data)
 
@@ -85,8 +103,22 @@ def sync_file(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder survive power loss."""
+def move(path: StorePath, target: StorePath) -> None:
+    """Give a file another name in the same store, so that power loss does not undo it."""
+    if isinstance(path, ObjectPath) and isinstance(target, ObjectPath):
+        path.move_to(target)
+        return
+    assert isinstance(path, Path), "both are of one store"
+    assert isinstance(target, Path), "both are of one store"
+    path.rename(target)
+    sync_folder(target.parent)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: StorePath) -> None:
+    """Make renames and removals in a folder survive power loss; object stores do it alone."""
+    if isinstance(folder, ObjectPath):
+        return
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -94,13 +126,15 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def make_folder(folder: Path) -> None:
-    """Create a folder and its parents.
+def make_folder(folder: StorePath) -> None:
+    """Create a folder and its parents; on an object store there are none to create.
 
     Raises:
         OutOfSpaceError: There is no room, not even for a folder.
         StoreError: A file is in the way, or the place may not be written to.
     """
+    if isinstance(folder, ObjectPath):
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -121,7 +155,7 @@ def _is_out_of_space(error: BaseException | None) -> bool:
     return False
 
 
-def _out_of_space(path: Path, size_bytes: int | None) -> OutOfSpaceError:
+def _out_of_space(path: StorePath, size_bytes: int | None) -> OutOfSpaceError:
     needed = "" if size_bytes is None else f" ({size_bytes:,} bytes needed)"
     return OutOfSpaceError(
         f"no room to write {path}{needed}: the disk, the quota or the file size limit is full. "

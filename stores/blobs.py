@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from stores.atomic import replacing, write_atomic
+from stores.cache import cached_copy
 from stores.checksum import sha256_bytes, sha256_file
 from stores.errors import ManifestError, ShardCorruptError, StoreError
 from stores.layout import check_name
 from stores.lock import exclusive
+from stores.places import StorePath
 from stores.store import Store
 
 
@@ -77,6 +79,8 @@ def read_blob(store: Store, name: str) -> bytes:
 def blob_path(store: Store, name: str) -> Path:
     """Where a blob is, for libraries that open files; its size is compared, its digest is not.
 
+    On an object store it is a local copy, compared with its digest when it was made.
+
     Raises:
         StoreError: There is no such blob; the message lists those there are.
         ShardCorruptError: The file is missing or of another size.
@@ -87,9 +91,13 @@ def blob_path(store: Store, name: str) -> Path:
         raise StoreError(f"{store.path} has no blob {name!r}; it has: {known}")
     path = store.layout.blobs / name
     size = path.stat().st_size if path.exists() else None
-    if all(record.size_bytes != size for record in records[name]):
+    fitting = [record for record in records[name] if record.size_bytes == size]
+    if not fitting:
         raise _corrupt(store, name, "no such file" if size is None else f"{size} bytes")
-    return path
+    if isinstance(path, Path):
+        return path
+    present = fitting[0] if len(fitting) == 1 else _present(path, fitting) or fitting[0]
+    return cached_copy(path, present.sha256)
 
 
 def list_blobs(store: Store) -> dict[str, BlobRecord]:
@@ -126,7 +134,7 @@ def drop_blobs(store: Store, names: Collection[str]) -> None:
     _write_records(store, {name: kept for name, kept in records.items() if name not in names})
 
 
-def _present(path: Path, records: list[BlobRecord]) -> BlobRecord | None:
+def _present(path: StorePath, records: list[BlobRecord]) -> BlobRecord | None:
     """The record, if any, that the file at `path` agrees with."""
     if not records or not path.exists():
         return None

@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from stores.cache import local_file
 from stores.checksum import sha256_file
 from stores.errors import ManifestError, ShardCorruptError
 from stores.formats import hdf5
 from stores.manifest import ShardEntry
+from stores.places import StorePath, name_below
 from stores.schema import KEY, Schema
 from stores.store import Store
 
@@ -31,31 +33,34 @@ class Problem:
     """What was expected and found."""
 
 
-def open_shard(path: Path, schema: Schema, num_rows: int) -> dict[str, np.ndarray]:
+def open_shard(path: StorePath, schema: Schema, num_rows: int) -> dict[str, np.ndarray]:
     """The columns of a shard, `key` among them, mapped read only.
 
     Raises:
         ShardCorruptError: It is missing, cut, or has another schema or number of rows.
     """
-    return hdf5.map_shard(path, schema, num_rows)
+    with local_file(path) as local:  # what is mapped stays readable when its name is gone
+        return hdf5.map_shard(local, schema, num_rows)
 
 
-def read_shard_header(path: Path) -> dict[str, Any]:
+def read_shard_header(path: StorePath) -> dict[str, Any]:
     """What a shard says about the store it belongs to.
 
     Raises:
         ShardCorruptError: It is missing, cut or no shard.
     """
-    return hdf5.read_header(path)
+    with local_file(path) as local:
+        return hdf5.read_header(local)
 
 
-def count_shard_rows(path: Path) -> int:
+def count_shard_rows(path: StorePath) -> int:
     """How many rows a shard says it has.
 
     Raises:
         ShardCorruptError: It is missing, cut or no shard.
     """
-    return hdf5.count_rows(path)
+    with local_file(path) as local:
+        return hdf5.count_rows(local)
 
 
 def shard_keys(store: Store, entry: ShardEntry) -> list[str]:
@@ -80,11 +85,11 @@ def check_shard(
     Args:
         store: The store.
         entry: What was committed.
-        full: Read every byte; otherwise size and structure.
+        full: Read every byte; otherwise size and structure, of a remote shard the size alone.
         directions: Columns whose rows are directions, so that one of length 0 is damage.
     """
     path = store.layout.shard(entry.number)
-    file = str(path.relative_to(store.path))
+    file = name_below(path, store.path)
     if not path.exists():
         yield Problem(file, "missing", f"{entry.rows} committed rows are gone")
         return
@@ -92,7 +97,17 @@ def check_shard(
         detail = f"{path.stat().st_size} bytes, committed with {entry.size_bytes}"
         yield Problem(file, "size", detail)
         return
-    if full and sha256_file(path) != entry.sha256:
+    if full or isinstance(path, Path):
+        with local_file(path) as local:
+            yield from _check_rows(store, entry, local, directions if full else None)
+
+
+def _check_rows(
+    store: Store, entry: ShardEntry, path: Path, directions: Collection[str] | None
+) -> Iterator[Problem]:
+    """The bytes of a shard, at `path`; structure alone where `directions` is None."""
+    file = name_below(store.layout.shard(entry.number), store.path)
+    if directions is not None and sha256_file(path) != entry.sha256:
         yield Problem(file, "digest", f"the bytes changed since commit: not {entry.sha256}")
     try:
         columns = open_shard(path, store.header.schema, entry.rows)
@@ -102,7 +117,7 @@ def check_shard(
         return
     if header != store.header.to_json():
         yield Problem(file, "structure", "its header names another store, schema or fingerprints")
-    if full:
+    if directions is not None:
         for name in store.header.schema.names:
             for detail in _bad_values(columns[name], is_direction=name in directions):
                 yield Problem(file, "values", f"column {name} has {detail}")
@@ -115,7 +130,7 @@ def check_lists(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Prob
         store.layout.rejects(entry.number): entry.rejects_sha256,
     }
     for path, digest in expected.items():
-        file = str(path.relative_to(store.path))
+        file = name_below(path, store.path)
         if digest is None and path.exists():
             yield Problem(file, "extra", "the shard has no such list")
         elif digest is not None and not path.exists():
@@ -140,7 +155,7 @@ def check_accounts(store: Store, entry: ShardEntry, keys: Collection[str]) -> It
     """Compare a shard's rows and rejects with its inputs."""
     try:
         if not accounts_for_inputs(store, entry, keys):
-            file = str(store.layout.shard(entry.number).relative_to(store.path))
+            file = name_below(store.layout.shard(entry.number), store.path)
             yield Problem(file, "account", "its keys and rejects are not its inputs, each once")
     except ManifestError:
         return  # `check_lists` has it as missing or changed

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from stores.places import ObjectPath
+
 BLOCK_BYTES = 2**20
 """What is read at once."""
 
@@ -12,12 +14,16 @@ def sha256_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def sha256_file(path: Path | str) -> str:
+def sha256_file(path: Path | ObjectPath | str) -> str:
     """The digest of a file's bytes in hexadecimal, read in blocks.
 
     Raises:
         OSError: The file cannot be read.
+        ObjectStoreError: The object store cannot be reached, or refuses.
     """
+    if isinstance(path, ObjectPath):
+        with path.reading() as remote:
+            return hashlib.file_digest(remote, "sha256").hexdigest()
     with open(path, "rb") as file:  # noqa: PTH123 - names that are not UTF-8 come as str
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -6,15 +6,16 @@ manifest is made again from the marks and the header that every shard carries.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 from stores.atomic import TEMPORARY_SUFFIX
+from stores.cache import local_file
 from stores.errors import ManifestError, ShardCorruptError
 from stores.layout import Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
+from stores.places import ObjectPath, StorePath, read_all
 
 
-def read_contents(root: Path) -> Manifest:
+def read_contents(root: StorePath) -> Manifest:
     """The manifest of the store in folder `root`, with what was committed since it was written.
 
     A copy of a store that lacks the folder of commit marks is read by its manifest alone.
@@ -34,34 +35,39 @@ def read_contents(root: Path) -> Manifest:
             ) from error
         manifest = Manifest(header=header, shards={})
     layout = Layout(root, manifest.header.name)
-    if not layout.entries.is_dir():
+    try:
+        names = [file.name for file in layout.entries.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
         return manifest
-    found = (layout.number(file.name) for file in layout.entries.iterdir())
+    found = map(layout.number, names)
     numbers = {number for number in found if number is not None}
     kept = [entry for number, entry in manifest.shards.items() if number in numbers]
-    marks = (layout.entry(number) for number in sorted(numbers - manifest.shards.keys()))
-    added = [parse_entry(mark.read_bytes(), mark) for mark in marks]
+    marks = [layout.entry(number) for number in sorted(numbers - manifest.shards.keys())]
+    added = [parse_entry(data, mark) for mark, data in zip(marks, read_all(marks), strict=True)]
     return replace(manifest, shards=in_order([*kept, *added]))
 
 
-def is_store(root: Path) -> bool:
+def is_store(root: StorePath) -> bool:
     """Whether a folder holds a store, even one that lost its manifest."""
     return manifest_path(root).exists() or next((root / "entries").glob("*.json"), None) is not None
 
 
-def leftovers(layout: Layout) -> Iterator[Path]:
-    """Temporary files that killed runs left in the store's folders."""
+def leftovers(layout: Layout) -> Iterator[StorePath]:
+    """Temporary files that killed runs left in the store's folders; object stores have none."""
+    if isinstance(layout.root, ObjectPath):
+        return
     for folder in (layout.root, *layout.folders):
         yield from folder.glob(f".*{TEMPORARY_SUFFIX}")
 
 
-def _header_of_shards(root: Path) -> Header | None:
+def _header_of_shards(root: StorePath) -> Header | None:
     """The header that the store's shards carry; None when no committed shard can be read."""
     from stores.formats.hdf5 import read_header  # h5py takes a tenth of a second to import
 
     for mark in sorted((root / "entries").glob("*.json")):
         try:
-            return Header.from_json(read_header(root / "shards" / f"{mark.stem}.h5"))
+            with local_file(root / "shards" / f"{mark.stem}.h5") as shard:
+                return Header.from_json(read_header(shard))
         except ShardCorruptError:
             continue  # `verify` names it; any other shard knows the header as well
     return None

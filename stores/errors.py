@@ -8,6 +8,7 @@ StoreError(ValueError)           the family: every message names the value, the 
 |-- ShardCorruptError            a file's bytes are not those that were committed
 |-- StoreBusyError               another run holds the store
 |-- OutOfSpaceError              the disk, the quota or the file size limit is full
+|-- ObjectStoreError             an object store does not answer, or refuses
 |-- KeyNotFoundError(KeyError)   no row has this key
 `-- SourceError                  an input, or a whole source, cannot be read (`reason`, `detail`)
     `-- KeyCollisionError        two different inputs would get one key
@@ -41,6 +42,10 @@ class StoreBusyError(StoreError):
 
 class OutOfSpaceError(StoreError):
     """There is no room for a file; what was committed before is safe."""
+
+
+class ObjectStoreError(StoreError):
+    """An object store cannot be reached, or refuses what was asked of it."""
 
 
 class KeyNotFoundError(StoreError, KeyError):

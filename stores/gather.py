@@ -1,10 +1,14 @@
 """Rows of many memory-mapped shards, gathered by number at the speed of one array."""
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
+from stores.cache import cached_copy
 from stores.formats import hdf5
+from stores.places import NUM_REQUESTS, ObjectPath
 from stores.schema import KEY
 from stores.store import Store
 
@@ -35,16 +39,31 @@ class MappedShards:
         """
         columns = self._mapped.pop(number, None)
         if columns is None:
-            entry = self._store.manifest.shards[number]
-            path = self._store.layout.shard(number)
-            columns = hdf5.map_shard(path, self._store.header.schema, entry.rows)
+            rows = self._store.manifest.shards[number].rows
+            columns = hdf5.map_shard(self._local(number), self._store.header.schema, rows)
         self._mapped[number] = columns  # last: the order of use
         while len(self._mapped) > self.limit:
             self._mapped.pop(next(iter(self._mapped)), None)
         return columns
 
-    def keys(self, numbers: Iterable[int]) -> list[str]:
+    def fetch(self, numbers: Iterable[int]) -> None:
+        """Have local copies of some shards, several fetched at once; local shards need none.
+
+        Raises:
+            ShardCorruptError: One is missing or changed.
+        """
+        if isinstance(self._store.path, ObjectPath):
+            with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+                for _ in pool.map(self._local, numbers):
+                    pass
+
+    def _local(self, number: int) -> Path:
+        entry = self._store.manifest.shards[number]
+        return cached_copy(self._store.layout.shard(number), entry.sha256)
+
+    def keys(self, numbers: Sequence[int]) -> list[str]:
         """The keys of some shards, one after the other."""
+        self.fetch(numbers)
         return [key for number in numbers for key in hdf5.decode_keys(self[number][KEY])]
 
 

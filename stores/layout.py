@@ -17,9 +17,9 @@ ffhq.store/
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from stores.errors import StoreError
+from stores.places import StorePath
 
 FORMAT = "deltaedit-store"
 """What manifests and shards say that they are."""
@@ -32,7 +32,7 @@ _NUMBERED = re.compile(r"-(\d{6,})$")
 class Layout:
     """The paths of the store in folder `root` whose files begin with `name`."""
 
-    root: Path
+    root: StorePath
     """The store's folder."""
     name: str
     """What its shards are called: letters, digits, `_`, `.`, `-`."""
@@ -41,64 +41,64 @@ class Layout:
         check_name(self.name)
 
     @property
-    def folders(self) -> tuple[Path, ...]:
+    def folders(self) -> tuple[StorePath, ...]:
         """The folders that every store has."""
         names = ("shards", "entries", "inputs", "rejects", "blobs", "run")
         return tuple(self.root / name for name in names)
 
     @property
-    def entries(self) -> Path:
+    def entries(self) -> StorePath:
         """The folder of commit marks."""
         return self.root / "entries"
 
     @property
-    def scan(self) -> Path:
+    def scan(self) -> StorePath:
         """Rejects and duplicates found while listing the sources."""
         return self.root / "rejects" / "scan.jsonl"
 
     @property
-    def blobs(self) -> Path:
+    def blobs(self) -> StorePath:
         """The folder of files made from the store."""
         return self.root / "blobs"
 
     @property
-    def blob_list(self) -> Path:
+    def blob_list(self) -> StorePath:
         """What each blob is made from, with its digest."""
         return self.root / "blobs" / "blobs.json"
 
     @property
-    def quarantine(self) -> Path:
+    def quarantine(self) -> StorePath:
         """Damaged files that were set aside: one folder a case, each with its `reason.json`."""
         return self.root / "quarantine"
 
     @property
-    def run_status(self) -> Path:
+    def run_status(self) -> StorePath:
         """How far the last run is."""
         return self.root / "run" / "status.json"
 
     @property
-    def driver_lock(self) -> Path:
+    def driver_lock(self) -> StorePath:
         """Held by the one run that plans and consolidates."""
         return self.root / "driver.lock"
 
     @property
-    def commit_lock(self) -> Path:
+    def commit_lock(self) -> StorePath:
         """Held for the milliseconds of one commit."""
         return self.root / "commit.lock"
 
-    def shard(self, number: int) -> Path:
+    def shard(self, number: int) -> StorePath:
         """The rows of shard `number`."""
         return self.root / "shards" / f"{self.stem(number)}.h5"
 
-    def entry(self, number: int) -> Path:
+    def entry(self, number: int) -> StorePath:
         """The commit mark of shard `number`."""
         return self.entries / f"{self.stem(number)}.json"
 
-    def inputs(self, number: int) -> Path:
+    def inputs(self, number: int) -> StorePath:
         """The inputs of shard `number`."""
         return self.root / "inputs" / f"{self.stem(number)}.jsonl"
 
-    def rejects(self, number: int) -> Path:
+    def rejects(self, number: int) -> StorePath:
         """The inputs of shard `number` that gave no row."""
         return self.root / "rejects" / f"{self.stem(number)}.jsonl"
 
@@ -115,7 +115,7 @@ class Layout:
         return int(match[1])
 
 
-def manifest_path(root: Path) -> Path:
+def manifest_path(root: StorePath) -> StorePath:
     """The manifest of the store in folder `root`: its name does not depend on the store's."""
     return root / "manifest.json"
 

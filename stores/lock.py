@@ -1,7 +1,8 @@
 """Locks between processes: one driver a store, one commit at a time.
 
 `flock` is used because the kernel drops it when its holder dies, however it dies: there is no
-stale lock to clean up. On NFS (Linux 2.6.12 and later) it works between hosts too.
+stale lock to clean up. On NFS (Linux 2.6.12 and later) it works between hosts too. An object store
+has no locks; there `stores.lease` stands in.
 """
 
 import errno
@@ -10,26 +11,33 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from stores.errors import StoreBusyError, StoreError
+from stores.lease import leased
+from stores.places import ObjectPath, StorePath
 
 _HELD = frozenset({errno.EAGAIN, errno.EACCES})
 
 
-@contextmanager
-def exclusive(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock file `path` for the length of the block; the file itself stays.
+def exclusive(path: StorePath, *, wait: bool) -> AbstractContextManager[None]:
+    """Hold the lock `path` for the length of the block.
 
     Args:
-        path: The lock file; its folder must exist.
-        wait: Wait for the present holder, or raise at once.
+        path: The lock file, which stays; its folder must exist. On an object store the prefix of
+            the leases.
+        wait: Wait for the present holder, or raise.
 
     Raises:
         StoreBusyError: Somebody holds it and `wait` is false; the message names host and process.
-        StoreError: The store may not be written to, or the file system has no locks.
+        StoreError: The store may not be written to, or has no means to keep two apart.
     """
+    return leased(path, wait=wait) if isinstance(path, ObjectPath) else _locked(path, wait=wait)
+
+
+@contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[None]:
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:

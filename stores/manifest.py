@@ -9,11 +9,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from stores.errors import ManifestError, StoreError
 from stores.layout import FORMAT
+from stores.places import StorePath
 from stores.schema import Schema
 
 VERSION = 1
@@ -206,7 +206,7 @@ class Manifest:
         return body[:-2] + b',\n "shards": [\n' + lines + b"\n]}\n"
 
 
-def parse_manifest(data: bytes, path: Path) -> Manifest:
+def parse_manifest(data: bytes, path: StorePath) -> Manifest:
     """Read `manifest.json`.
 
     Raises:
@@ -230,7 +230,7 @@ def parse_manifest(data: bytes, path: Path) -> Manifest:
         ) from error
 
 
-def parse_entry(data: bytes, path: Path) -> ShardEntry:
+def parse_entry(data: bytes, path: StorePath) -> ShardEntry:
     """Read a commit mark.
 
     Raises:
@@ -250,7 +250,7 @@ def in_order(entries: Iterable[ShardEntry]) -> dict[int, ShardEntry]:
     return {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
 
 
-def _check_version(value: Mapping[str, Any], path: Path) -> None:
+def _check_version(value: Mapping[str, Any], path: StorePath) -> None:
     found = value["format"], value["version"]
     if found != (FORMAT, VERSION):
         raise ManifestError(

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +16,7 @@ from stores.errors import (
     StoreError,
 )
 from stores.manifest import Counts
+from stores.places import StorePath, store_path
 from stores.plan import ShardPlan
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
 from stores.repeats import KeyCensus
@@ -47,8 +47,8 @@ class MergeReport:
 
 
 def merge_stores(
-    paths: Sequence[Path | str],
-    into: Path | str,
+    paths: Sequence[StorePath | str],
+    into: StorePath | str,
     *,
     keep_first: bool = False,
     on_progress: Callable[[int, int], None] = lambda _done, _all: None,
@@ -74,7 +74,7 @@ def merge_stores(
     """
     stores = [Store.open(path) for path in paths]
     _check_alike(stores)
-    if Path(into).resolve() in {store.path.resolve() for store in stores}:
+    if store_path(into).resolve() in {store.path.resolve() for store in stores}:
         raise StoreError(f"{into} is one of the stores to merge; give a new folder")
     repeated = _repeated_inputs(stores)
     holders, different = _settle(stores, repeated)

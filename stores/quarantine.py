@@ -3,16 +3,18 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
-from pathlib import Path
 from typing import Any
 
-from stores.atomic import make_folder, sync_folder, write_atomic
+from stores.atomic import make_folder, move, sync_folder, write_atomic
 from stores.layout import Layout
+from stores.places import StorePath, name_below
 
 _REASON = "reason.json"
 
 
-def set_aside(layout: Layout, label: str, files: Iterable[Path], reason: Mapping[str, Any]) -> Path:
+def set_aside(
+    layout: Layout, label: str, files: Iterable[StorePath], reason: Mapping[str, Any]
+) -> StorePath:
     """Move files of a store into a new folder of its quarantine, under the paths they had.
 
     Args:
@@ -38,11 +40,9 @@ def set_aside(layout: Layout, label: str, files: Iterable[Path], reason: Mapping
     sync_folder(layout.quarantine)
     for file in files:
         if file.exists():
-            target = folder / file.relative_to(layout.root)
+            target = folder / name_below(file, layout.root)
             make_folder(target.parent)
-            file.rename(target)
-            sync_folder(target.parent)
-            sync_folder(file.parent)
+            move(file, target)
     sync_folder(folder)
     return folder
 
@@ -68,7 +68,7 @@ def shards_set_aside(layout: Layout) -> dict[int, list[str]]:
     return dict(sorted(found.items()))
 
 
-def _keys(path: Path) -> list[str]:
+def _keys(path: StorePath) -> list[str]:
     try:
         return [str(key) for key in json.loads(path.read_bytes())["inputs"]]
     except (OSError, ValueError, KeyError, TypeError):

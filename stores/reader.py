@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import accumulate, islice
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 from stores.errors import KeyNotFoundError, ShardCorruptError
 from stores.gather import MappedShards, RowGather
 from stores.manifest import Manifest
+from stores.places import NUM_REQUESTS, StorePath
 from stores.records import Reject
 from stores.schema import Schema
 from stores.store import Store
@@ -24,7 +26,7 @@ class StoreReader:
     pickled ones, open their own.
     """
 
-    def __init__(self, path: Path | str, *, max_mapped_shards: int = 256) -> None:
+    def __init__(self, path: StorePath | str, *, max_mapped_shards: int = 256) -> None:
         """Open a store.
 
         Args:
@@ -43,7 +45,7 @@ class StoreReader:
         self._numbers = list(self.manifest.shards)
 
     @property
-    def path(self) -> Path:
+    def path(self) -> StorePath:
         """The store's folder."""
         return self._store.path
 
@@ -76,6 +78,21 @@ class StoreReader:
         """Which rows are held out for evaluation: [N] bool."""
         is_eval = self._store.header.is_eval
         return np.fromiter(map(is_eval, self.keys), dtype=bool, count=len(self))
+
+    @cached_property
+    def num_eval_rows(self) -> int:
+        """How many rows are held out; of a remote store without fetching the rows.
+
+        Raises:
+            ManifestError: A list of inputs or rejects is missing or cannot be read.
+        """
+        if isinstance(self.path, Path):
+            return int(self.eval_mask.sum())
+        is_eval = self._store.header.is_eval
+        with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+            return sum(
+                sum(map(is_eval, keys)) for keys in pool.map(self._store.row_keys, self._numbers)
+            )
 
     def index_of(self, key: str) -> int:
         """The row of a key.
@@ -123,6 +140,7 @@ class StoreReader:
             ShardCorruptError: A file is missing or damaged.
         """
         result = self._empty(name, len(self))
+        self._shards.fetch(self._numbers)
         for number, start, end in zip(self._numbers, self._starts, self._ends, strict=True):
             result[start:end] = self._shards[number][name]
         return result
@@ -159,6 +177,7 @@ class StoreReader:
 
     def _gather(self, name: str, places: np.ndarray) -> RowGather:
         column = self.schema[name].name
+        self._shards.fetch(self._numbers[place] for place in places)
         blocks = [self._shards[self._numbers[place]][column] for place in places]
         return RowGather(blocks, self._starts[places].tolist())
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from stores.atomic import make_folder, write_atomic
 from stores.blobs import damaged_blobs, drop_blobs
@@ -17,6 +16,7 @@ from stores.errors import ManifestError, ShardCorruptError, StoreError
 from stores.layout import Layout, manifest_path
 from stores.lock import exclusive
 from stores.manifest import Header, Manifest, ShardEntry, in_order, parse_entry, parse_manifest
+from stores.places import StorePath, name_below, store_path
 from stores.quarantine import set_aside, shard_reason
 from stores.salvage import Salvage, examine, settle_repeats
 from stores.store import Store
@@ -51,7 +51,7 @@ class RepairReport:
 
 
 def repair_store(
-    path: Path | str, *, dry_run: bool = False, directions: Collection[str] = ()
+    path: StorePath | str, *, dry_run: bool = False, directions: Collection[str] = ()
 ) -> RepairReport:
     """Rebuild a store's manifest, commit marks and lists; set aside what is damaged.
 
@@ -69,7 +69,7 @@ def repair_store(
             from.
         OutOfSpaceError: There is no room; run it again when there is.
     """
-    root = Path(path)
+    root = store_path(path)
     store = Store(root, Manifest(header=_find_header(root), shards={}))
     with nullcontext() if dry_run else _alone(store):
         manifest = _read_manifest(store)
@@ -90,7 +90,7 @@ def _alone(store: Store) -> Iterator[None]:
         yield
 
 
-def _find_header(root: Path) -> Header:
+def _find_header(root: StorePath) -> Header:
     """The header that most shards carry; the manifest's where no shard can be read.
 
     Shards first: one changed letter in the manifest must not make strangers of all of them.
@@ -166,7 +166,7 @@ def _candidates(store: Store, manifest: Manifest | None) -> dict[int, list[Shard
     }
 
 
-def _numbers(layout: Layout, path_of: Callable[[int], Path]) -> list[int]:
+def _numbers(layout: Layout, path_of: Callable[[int], StorePath]) -> list[int]:
     """Numbers of which there is the file that `path_of` names."""
     folder = path_of(0).parent
     files = list(folder.iterdir()) if folder.is_dir() else []
@@ -174,9 +174,9 @@ def _numbers(layout: Layout, path_of: Callable[[int], Path]) -> list[int]:
     return [number for number, file in numbers if number is not None and path_of(number) == file]
 
 
-def _spoilt_files(store: Store) -> dict[Path, str]:
+def _spoilt_files(store: Store) -> dict[StorePath, str]:
     """Files beside the shards that cannot be used as they are."""
-    spoilt: dict[Path, str] = {}
+    spoilt: dict[StorePath, str] = {}
     try:
         store.scan_record()
     except ManifestError as error:
@@ -209,7 +209,7 @@ def _target(store: Store, manifest: Manifest | None, found: list[Salvage]) -> Ma
 
 
 def _report(
-    store: Store, found: list[Salvage], spoilt: Mapping[Path, str], target: Manifest
+    store: Store, found: list[Salvage], spoilt: Mapping[StorePath, str], target: Manifest
 ) -> RepairReport:
     layout = store.layout
     report = RepairReport(rows=target.counts.rows)
@@ -225,9 +225,9 @@ def _report(
         files = [layout.inputs(item.number), layout.rejects(item.number)] if item.lists else []
         if not _holds(layout.entry(item.number), item.entry.to_bytes()):
             files.append(layout.entry(item.number))
-        report.rebuilt += [str(file.relative_to(store.path)) for file in files]
+        report.rebuilt += [name_below(file, store.path) for file in files]
     for file, problem in spoilt.items():
-        report.quarantined[str(file.relative_to(store.path))] = [problem]
+        report.quarantined[name_below(file, store.path)] = [problem]
     if not _holds(manifest_path(store.path), target.to_bytes()):
         report.rebuilt.append("manifest.json")
     numbers = {item.number for item in found}
@@ -237,7 +237,7 @@ def _report(
     return report
 
 
-def _set_aside(store: Store, found: list[Salvage], spoilt: Mapping[Path, str]) -> None:
+def _set_aside(store: Store, found: list[Salvage], spoilt: Mapping[StorePath, str]) -> None:
     layout = store.layout
     for item in found:
         number, stem = item.number, layout.stem(item.number)
@@ -274,5 +274,5 @@ def _write(store: Store, found: list[Salvage], target: Manifest) -> None:
         write_atomic(manifest_path(store.path), target.to_bytes())
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def _holds(path: StorePath, data: bytes) -> bool:
     return path.exists() and path.read_bytes() == data

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from stores.atomic import make_folder, write_atomic
 from stores.checksum import sha256_file
@@ -13,6 +12,7 @@ from stores.errors import FingerprintMismatchError, SchemaMismatchError, StoreEr
 from stores.layout import Layout, manifest_path
 from stores.lock import exclusive
 from stores.manifest import Header, Manifest, ShardEntry, parse_entry
+from stores.places import StorePath, store_path
 from stores.records import DUPLICATE, Duplicate, Input, Reject, rejects_to_bytes
 from stores.records import read_inputs as read_input_lines
 from stores.records import read_rejects as read_reject_lines
@@ -31,7 +31,7 @@ class Store:
         manifest: What was committed when it was opened, or last consolidated or refreshed.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: StorePath, manifest: Manifest) -> None:
         self.path = path
         self.header = manifest.header
         self.layout = Layout(path, manifest.header.name)
@@ -40,7 +40,7 @@ class Store:
     @classmethod
     def create(
         cls,
-        path: Path | str,
+        path: StorePath | str,
         *,
         name: str | None = None,
         schema: Schema,
@@ -60,7 +60,7 @@ class Store:
             StoreError: There is a store already, the folder has other files, or the name is bad.
             OutOfSpaceError: There is no room.
         """
-        root = Path(path)
+        root = store_path(path)
         header = Header(
             name=name or root.resolve().name.removesuffix(".store"),
             schema=schema,
@@ -81,7 +81,7 @@ class Store:
     @classmethod
     def open(
         cls,
-        path: Path | str,
+        path: StorePath | str,
         *,
         schema: Schema | None = None,
         fingerprints: Mapping[str, str] | None = None,
@@ -98,7 +98,7 @@ class Store:
             SchemaMismatchError: It has other columns.
             FingerprintMismatchError: It was made by other models or settings.
         """
-        root = Path(path)
+        root = store_path(path)
         store = cls(root, read_contents(root))
         if fingerprints is not None:
             _compare_fingerprints(store, fingerprints)
@@ -112,7 +112,7 @@ class Store:
     @classmethod
     def open_or_create(
         cls,
-        path: Path | str,
+        path: StorePath | str,
         *,
         name: str | None = None,
         schema: Schema,
@@ -124,13 +124,13 @@ class Store:
         Raises:
             StoreError: The store's split differs from `split_eval`.
         """
-        if not is_store(Path(path)):
+        if not is_store(store_path(path)):
             try:
                 return cls.create(
                     path, name=name, schema=schema, fingerprints=fingerprints, split_eval=split_eval
                 )
             except StoreError:
-                if not is_store(Path(path)):
+                if not is_store(store_path(path)):
                     raise
                 _log.info("%s was made by another run in this moment", path)
         store = cls.open(path, schema=schema, fingerprints=fingerprints)
@@ -239,6 +239,16 @@ class Store:
         """The inputs of a committed shard that gave no row."""
         return read_reject_lines(self.layout.rejects(number))
 
+    def row_keys(self, number: int) -> set[str]:
+        """The keys of a shard's rows by its lists: known without reading the rows.
+
+        Raises:
+            ManifestError: A list is missing or cannot be read.
+        """
+        entry = self.manifest.shards[number]
+        rejects = self.read_rejects(number) if entry.rejects else []
+        return {item.key for item in self.read_inputs(number)} - {item.key for item in rejects}
+
     def rejects(self) -> Iterator[Reject]:
         """Every reject and duplicate on record, those of the listing first."""
         yield from read_reject_lines(self.layout.scan)
@@ -262,7 +272,7 @@ def _compare_fingerprints(store: Store, expected: Mapping[str, str]) -> None:
     )
 
 
-def _refuse_foreign_files(root: Path, layout: Layout) -> None:
+def _refuse_foreign_files(root: StorePath, layout: Layout) -> None:
     """A folder that a killed `create` left half made is fine; one with a user's files is not."""
     if not root.exists():
         return

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import PurePosixPath
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blobs import damaged_blobs, list_blobs
@@ -12,6 +12,7 @@ from stores.checksum import sha256_file
 from stores.errors import ManifestError, ShardCorruptError
 from stores.layout import manifest_path
 from stores.manifest import ShardEntry, parse_manifest
+from stores.places import ObjectPath, StorePath, name_below
 from stores.repeats import KeyCensus
 from stores.store import Store
 
@@ -20,7 +21,7 @@ _MAX_THREADS = 8
 
 
 def verify_store(
-    path: Path | str, *, full: bool, directions: Collection[str] = ()
+    path: StorePath | str, *, full: bool, directions: Collection[str] = ()
 ) -> list[Problem]:
     """Find what is missing, extra, cut, changed or contradictory. Changes nothing.
 
@@ -74,7 +75,7 @@ def _check_shards(store: Store, *, full: bool, directions: Collection[str]) -> I
 
 
 def _file(store: Store, number: int) -> str:
-    return str(store.layout.shard(number).relative_to(store.path))
+    return name_below(store.layout.shard(number), store.path)
 
 
 def _check_manifest(store: Store) -> Iterator[Problem]:
@@ -88,7 +89,7 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
     if manifest.to_bytes() != data:
         yield Problem("manifest.json", "structure", "its text was changed after it was written")
     for number, entry in manifest.shards.items():
-        file = str(store.layout.entry(number).relative_to(store.path))
+        file = name_below(store.layout.entry(number), store.path)
         try:
             mark = store.committed(number)
         except ManifestError as error:
@@ -101,7 +102,7 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
 
 
 def unaccounted_files(
-    store: Store, numbers: Collection[int], known: Collection[Path] = ()
+    store: Store, numbers: Collection[int], known: Collection[StorePath] = ()
 ) -> Iterator[Problem]:
     """Files in a store's folder that belong to nothing; what `repair` set aside is not looked at.
 
@@ -111,22 +112,32 @@ def unaccounted_files(
         known: Further files that do.
     """
     layout = store.layout
+    set_apart = {layout.quarantine.name}
+    if isinstance(store.path, ObjectPath):
+        set_apart |= {layout.driver_lock.name, layout.commit_lock.name}  # leases are below them
     expected = {manifest_path(store.path), layout.scan, layout.blob_list, *known}
     expected |= {layout.driver_lock, layout.commit_lock, layout.run_status}
     expected |= {layout.blobs / name for name in _blob_names(store)}
     for number in numbers:
         expected |= {layout.shard(number), layout.entry(number)}
         expected |= {layout.inputs(number), layout.rejects(number)}
-    for file in sorted(store.path.rglob("*")):
-        if file in expected or file.is_dir() or layout.quarantine in file.parents:
+    for file in _files(store.path):
+        name = name_below(file, store.path)
+        if file in expected or PurePosixPath(name).parts[0] in set_apart:
             continue
-        name = str(file.relative_to(store.path))
         if file.name.endswith(TEMPORARY_SUFFIX):
             yield Problem(name, "leftover", "a killed run left it; nothing reads it, remove it")
         elif layout.number(file.name) is not None and file.parent != layout.entries:
             yield Problem(name, "leftover", "its shard was not committed; a run will replace it")
         else:
             yield Problem(name, "extra", "not a file of this store")
+
+
+def _files(root: StorePath) -> Iterator[StorePath]:
+    if isinstance(root, ObjectPath):
+        yield from root.walk_files()
+    else:
+        yield from sorted(file for file in root.rglob("*") if not file.is_dir())
 
 
 def _check_scan(store: Store) -> Iterator[Problem]:

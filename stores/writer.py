@@ -10,10 +10,12 @@ import numpy as np
 
 from stores.atomic import publish, staged, sync_file, sync_folder
 from stores.checksum import sha256_bytes, sha256_file
+from stores.commit import ShardFiles, commit_objects
 from stores.errors import StoreError
 from stores.formats import hdf5
 from stores.lock import exclusive
 from stores.manifest import ShardEntry
+from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
 from stores.records import Input, Reject, inputs_to_bytes, listing_to_bytes, rejects_to_bytes
 from stores.store import Store
@@ -103,7 +105,7 @@ class ShardWriter:
         under a temporary name; then, one process at a time, the lists of inputs and rejects, the
         shard's rename, and last the commit mark. Without the mark nothing of it counts. If
         another process committed this shard in the meantime, its entry is returned and this
-        writer's rows are dropped.
+        writer's rows are dropped. On an object store the order is that of `stores.commit`.
 
         Raises:
             StoreError: Inputs are left without row or reject, or the shard was committed from
@@ -111,17 +113,25 @@ class ShardWriter:
             OutOfSpaceError: There is no room; nothing is left behind.
         """
         self._check_complete()
-        layout, number, header = self._store.layout, self._plan.number, self._store.header
+        header = self._store.header
         keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
         inputs, rejects = self._lists()
-        with ExitStack() as files, ThreadPoolExecutor(_NUM_SYNCS) as pool:
-            data = {layout.inputs(number): inputs, layout.rejects(number): rejects}
-            lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
-            shard = files.enter_context(staged(layout.shard(number), size_bytes=size_bytes))
+        with staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard:
             hdf5.write_shard(shard, keys, self._rows(), header.schema, header.to_json())
-            syncs = [pool.submit(sync_file, file) for file in (shard, *lists.values())]
-            entry = self._account(shard, inputs, rejects)  # hashes while the disk is at work
+            files = ShardFiles(shard, inputs, rejects)
+            if not isinstance(self._store.path, ObjectPath):
+                return self._commit_to_folder(files)
+            entry = self._account(files)
+            return self._same_inputs(commit_objects(self._store, entry, files), entry)
+
+    def _commit_to_folder(self, written: ShardFiles) -> ShardEntry:
+        layout, number = self._store.layout, self._plan.number
+        with ExitStack() as files, ThreadPoolExecutor(_NUM_SYNCS) as pool:
+            data = {layout.inputs(number): written.inputs, layout.rejects(number): written.rejects}
+            lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
+            syncs = [pool.submit(sync_file, file) for file in (written.shard, *lists.values())]
+            entry = self._account(written)  # hashes while the disk is at work
             for sync in syncs:
                 sync.result()
             with _written(layout.entry(number), entry.to_bytes()) as mark:
@@ -130,11 +140,11 @@ class ShardWriter:
                     committed = self._store.committed(number)
                     if committed is not None:
                         return self._same_inputs(committed, entry)
-                    self._put_in_place(lists | {layout.shard(number): shard}, pool)
+                    self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
                     publish(mark, layout.entry(number))
         return entry
 
-    def _put_in_place(self, files: Mapping[Path, Path], pool: Executor) -> None:
+    def _put_in_place(self, files: Mapping[StorePath, Path], pool: Executor) -> None:
         """Give synced files their names, lists before the shard.
 
         What a killed attempt left goes first: a shard that is there always fits its lists, even
@@ -144,7 +154,7 @@ class ShardWriter:
         for path in (layout.shard(number), layout.rejects(number)):
             path.unlink(missing_ok=True)
         for path, temporary in files.items():
-            temporary.replace(path)
+            temporary.replace(str(path))
         for _ in pool.map(sync_folder, {path.parent for path in files}):
             pass
 
@@ -162,7 +172,7 @@ class ShardWriter:
         )
         return inputs, rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
 
-    def _account(self, shard: Path, inputs: bytes, rejects: bytes) -> ShardEntry:
+    def _account(self, files: ShardFiles) -> ShardEntry:
         """The entry of a finished file and its lists."""
         items = self._plan.items
         listing = listing_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
@@ -173,10 +183,10 @@ class ShardWriter:
             rejects=len(self._rejects),
             inputs=len(items),
             retries=self._plan.num_retries,
-            size_bytes=shard.stat().st_size,
-            sha256=sha256_file(shard),
-            inputs_sha256=sha256_bytes(inputs),
-            rejects_sha256=sha256_bytes(rejects) if rejects else None,
+            size_bytes=files.shard.stat().st_size,
+            sha256=sha256_file(files.shard),
+            inputs_sha256=sha256_bytes(files.inputs),
+            rejects_sha256=sha256_bytes(files.rejects) if files.rejects else None,
             first_key=items[0].key,
             last_key=items[-1].key,
             listing_sha256=sha256_bytes(listing) if self._digests else None,
@@ -224,7 +234,7 @@ def _not_finite(rows: Rows) -> dict[int, str]:
 
 
 @contextmanager
-def _written(path: Path, data: bytes) -> Iterator[Path]:
+def _written(path: StorePath, data: bytes) -> Iterator[Path]:
     """A temporary file beside `path` that holds `data`, for the length of the block."""
     with staged(path, size_bytes=len(data)) as temporary:
         temporary.write_bytes(data)

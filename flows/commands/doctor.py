@@ -7,19 +7,23 @@ import click
 
 from flows.commands.options import (
     JSON,
+    STORE_PATH,
     checked,
     model_options,
     print_result,
     take_model_options,
 )
+from stores.places import StorePath
 
 
 @click.command()
 @click.argument("sources", nargs=-1)
-@click.option("--store", type=click.Path(path_type=Path), help="Where the store would go.")
+@click.option("--store", type=STORE_PATH, help="Where the store would go.")
 @model_options
 @JSON
-def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **options: Any) -> int:
+def command(
+    sources: tuple[str, ...], store: StorePath | None, *, as_json: bool, **options: Any
+) -> int:
     """Check this machine and, with SOURCES, one precompute run; exit code 1 on problems.
 
     Without SOURCES, --models NAME looks for the files of that set alone.

@@ -1,12 +1,12 @@
 """`deltaedit index`: the FAISS index and the neighbour graph."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.commands.options import DRY_RUN, JSON, PREFECT, STORE, checked, print_result, show_config
 from flows.commands.recording import is_recorded, run_flow
+from stores.places import StorePath
 
 
 @click.command()
@@ -23,7 +23,7 @@ from flows.commands.recording import is_recorded, run_flow
 @JSON
 @DRY_RUN
 def command(
-    store: Path, *, use_prefect: bool, as_json: bool, dry_run: bool, **options: Any
+    store: StorePath, *, use_prefect: bool, as_json: bool, dry_run: bool, **options: Any
 ) -> None:
     """Build the exact FAISS index of STORE and its neighbour graph.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from flows.commands.options import JSON, SHEET, STORE, print_result
+from stores.places import StorePath
 
 
 @click.command()
@@ -21,7 +22,7 @@ from flows.commands.options import JSON, SHEET, STORE, print_result
 @SHEET
 @JSON
 def command(
-    store: Path,
+    store: StorePath,
     key: str | None,
     image: Path | None,
     text: str | None,

@@ -2,20 +2,37 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
+from stores.errors import StoreError
+from stores.places import StorePath, store_path
+
+
+class StorePathType(click.Path):
+    """A folder, or the URL of a place in an object store."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a `StorePath`."""
+        from flows.config import cache_folder
+
+        try:
+            return store_path(os.fsdecode(super().convert(value, param, ctx)), cache_folder())
+        except StoreError as error:
+            self.fail(str(error), param, ctx)
+
 
 def existing_store(
-    _context: click.Context, _parameter: click.Parameter, value: Path | tuple[Path, ...]
-) -> Path | tuple[Path, ...]:
+    _context: click.Context, _parameter: click.Parameter, value: StorePath | tuple[StorePath, ...]
+) -> StorePath | tuple[StorePath, ...]:
     """Refuse a path, or one of several, where no store is."""
     from stores.contents import is_store
 
-    for path in (value,) if isinstance(value, Path) else value:
+    for path in (value,) if isinstance(value, StorePath) else value:
         if not is_store(path):
             raise click.UsageError(
                 f"{path} is not a store: it has no manifest.json. Check the path, or make the "
@@ -24,7 +41,8 @@ def existing_store(
     return value
 
 
-STORE = click.argument("store", type=click.Path(path_type=Path), callback=existing_store)
+STORE_PATH = StorePathType()
+STORE = click.argument("store", type=STORE_PATH, callback=existing_store)
 RUN = click.argument("run", type=click.Path(path_type=Path, file_okay=False))
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 DRY_RUN = click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")

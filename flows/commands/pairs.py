@@ -16,6 +16,7 @@ from flows.commands.options import (
     show_config,
     take_pair_config,
 )
+from stores.places import StorePath
 
 
 @click.command()
@@ -29,7 +30,7 @@ from flows.commands.options import (
 @SHEET
 @JSON
 def command(
-    store: Path,
+    store: StorePath,
     *,
     count: int,
     seed: int,

@@ -9,6 +9,7 @@ from flows.commands.options import (
     DRY_RUN,
     JSON,
     PREFECT,
+    STORE_PATH,
     checked,
     model_options,
     print_result,
@@ -17,11 +18,12 @@ from flows.commands.options import (
     take_model_options,
 )
 from flows.commands.recording import is_recorded, run_flow
+from stores.places import StorePath
 
 
 @click.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE_PATH)
 @model_options
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
@@ -45,7 +47,7 @@ from flows.commands.recording import is_recorded, run_flow
 @DRY_RUN
 def command(
     sources: tuple[str, ...],
-    store: Path,
+    store: StorePath,
     *,
     as_json: bool,
     dry_run: bool,
@@ -79,7 +81,9 @@ def command(
     require_complete(summary, config)
 
 
-def configure(*, sources: tuple[str, ...], store: Path, workers: int | None, **options: Any) -> Any:
+def configure(
+    *, sources: tuple[str, ...], store: StorePath, workers: int | None, **options: Any
+) -> Any:
     """The `PrecomputeConfig` that the options make."""
     from flows.steps.precompute import PrecomputeConfig
 

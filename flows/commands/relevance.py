@@ -7,6 +7,7 @@ import click
 
 from flows.commands.options import DRY_RUN, JSON, PREFECT, STORE, checked, print_result, show_config
 from flows.commands.recording import is_recorded, run_flow
+from stores.places import StorePath
 
 
 @click.command()
@@ -32,7 +33,7 @@ from flows.commands.recording import is_recorded, run_flow
 @JSON
 @DRY_RUN
 def command(
-    store: Path,
+    store: StorePath,
     *,
     out: Path | None,
     use_prefect: bool,
@@ -70,7 +71,7 @@ def command(
 
 
 def configure(
-    *, store: Path, method: str, ridge: float, num_images: int, published_order: bool
+    *, store: StorePath, method: str, ridge: float, num_images: int, published_order: bool
 ) -> Any:
     """The `RelevanceRun` that the options make."""
     from flows.steps.relevance import RelevanceRun

@@ -4,14 +4,15 @@ from pathlib import Path
 
 import click
 
-from flows.commands.options import JSON, print_result
+from flows.commands.options import JSON, STORE_PATH, print_result
+from stores.places import StorePath
 
 
 @click.command()
-@click.argument("target", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("target", type=STORE_PATH)
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Default: TARGET.")
 @JSON
-def command(target: Path, out: Path | None, *, as_json: bool) -> None:
+def command(target: StorePath, out: Path | None, *, as_json: bool) -> None:
     """Write report.html about TARGET, a store or a run: tables and pictures, no network.
 
     Example: deltaedit report faces.run --out report
@@ -21,4 +22,7 @@ def command(target: Path, out: Path | None, *, as_json: bool) -> None:
     go_offline()
     from flows.steps.report import report
 
-    print_result({"report": str(report(target, out or target))}, as_json=as_json)
+    out = out or (target if isinstance(target, Path) else None)
+    if out is None:
+        raise click.UsageError(f"{target} is no folder on a disk: give --out")
+    print_result({"report": str(report(target, out))}, as_json=as_json)

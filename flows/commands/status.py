@@ -2,12 +2,12 @@
 
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import click
 
 from flows.commands.options import JSON, STORE, print_result
+from stores.places import StorePath
 
 WATCH_S = 2.0
 """Seconds between two looks."""
@@ -17,7 +17,7 @@ WATCH_S = 2.0
 @STORE
 @JSON
 @click.option("--watch", is_flag=True, help="Look again every 2 s, until the run ends.")
-def command(store: Path, *, as_json: bool, watch: bool) -> None:
+def command(store: StorePath, *, as_json: bool, watch: bool) -> None:
     """How far the run that makes STORE is, or how its last run ended.
 
     Works on any machine that sees the store, without a server. A run whose driver died is `lost`:

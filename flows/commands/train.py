@@ -19,6 +19,7 @@ from flows.commands.options import (
     take_pair_config,
 )
 from flows.commands.recording import is_recorded, run_flow
+from stores.places import StorePath
 
 
 @click.command()
@@ -68,7 +69,7 @@ from flows.commands.recording import is_recorded, run_flow
 @JSON
 @DRY_RUN
 def command(
-    store: Path,
+    store: StorePath,
     run: Path,
     *,
     use_prefect: bool,
@@ -109,7 +110,7 @@ def command(
 
 def configure(
     *,
-    store: Path,
+    store: StorePath,
     run: Path,
     resume: bool,
     device: str,

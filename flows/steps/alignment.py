@@ -17,6 +17,7 @@ from pipeline.pictures import scatter
 from pipeline.shapes import Floats
 from stores.contents import is_store
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.reader import StoreReader
 
 ALIGNMENT_NAME = "alignment.png"
@@ -149,7 +150,7 @@ def _align_files(folder: Path) -> dict[str, AlignmentResult]:
     return results
 
 
-def _align_store(store: Path, captions: Path) -> AlignmentResult:
+def _align_store(store: StorePath, captions: Path) -> AlignmentResult:
     reader = StoreReader(store)
     if "clip" not in reader.schema.names:
         raise StoreError(f"{store} has no clip column; precompute it with --columns clip")

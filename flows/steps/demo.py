@@ -29,6 +29,7 @@ from pipeline.editing import PUBLISHED_THRESHOLD
 from pipeline.pairs import PairConfig
 from pipeline.pictures import label_grid
 from pipeline.training import Record, TrainConfig
+from stores.places import StorePath
 from stores.reader import StoreReader
 
 log = logging.getLogger("deltaedit")
@@ -210,7 +211,7 @@ def _train(config: DemoConfig) -> None:
     train(run, show)
 
 
-def align_captions(store: Path, images: Path) -> AlignmentResult:
+def align_captions(store: StorePath, images: Path) -> AlignmentResult:
     """Alignment of held-out avatars with their captions."""
     editor_models = load_models(ModelOptions(models="avatar"), texts=True)
     clip = editor_models.encoders.clip

@@ -5,7 +5,7 @@ import time
 from dataclasses import dataclass
 from importlib.metadata import distributions
 
-from flows.config import models_folder, num_cpus
+from flows.config import cache_folder, models_folder, num_cpus
 from flows.models import LoadedModels, choose_device, load_models
 from flows.schemas import store_schema
 from flows.steps.precompute import PrecomputeConfig, open_store, scan
@@ -16,9 +16,11 @@ from pipeline.encoding import encode_sampled, encode_views
 from pipeline.errors import PipelineError
 from pipeline.models.registry import FoundModel, find_models, model_set
 from pipeline.models.weights_file import CONVERSION_PAGE
+from stores.cache import cache_bytes
 from stores.checksum import sha256_file
 from stores.contents import is_store
 from stores.errors import StoreError
+from stores.places import ObjectPath
 from stores.sources import Scan
 
 PROBE_IMAGES = 32
@@ -58,6 +60,8 @@ def check_machine(models: str | None = None) -> list[Finding]:
     level = OK if len(faiss) == 1 else PROBLEM
     advice = "" if level == OK else "; exactly one of faiss-cpu and faiss-gpu must be installed"
     findings.append(Finding(level, "faiss", f"{', '.join(faiss) or 'missing'}{advice}"))
+    cache = cache_folder()
+    findings.append(Finding(OK, "cache", f"{cache}: {cache_bytes(cache) / 1e9:.2f} GB"))
     names = {models, model_set(models).clip_name} if models else None
     known = find_models(models_folder())
     return findings + [_check_file(x) for x in known if names is None or x.name in names]
@@ -113,6 +117,8 @@ def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
 def _check_disk(config: PrecomputeConfig, models: LoadedModels, num_items: int) -> Finding:
     schema = store_schema(models.encoders, config.models.columns)
     size_bytes = num_items * schema.row_bytes
+    if isinstance(config.store, ObjectPath):
+        return Finding(OK, "disk", f"needs {size_bytes / 1e9:.2f} GB in the object store")
     home = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(home).free
     level = OK if free_bytes > SPARE_SHARE * size_bytes else PROBLEM

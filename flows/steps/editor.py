@@ -17,6 +17,7 @@ from pipeline.encoding import encode_images
 from pipeline.errors import CheckpointError
 from pipeline.training import TrainedMapper
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.reader import StoreReader
 
 EDIT_COLUMNS = ("clip", "w_plus", "s")
@@ -33,7 +34,7 @@ class EditParts:
     """The models, with the mapper's CLIP pre-processing."""
     relevance: np.ndarray | None
     """[S, C] float32."""
-    store: Path | None
+    store: StorePath | None
     """The store whose rows may be edited."""
     for_images: bool
     """Whether image files will be encoded: the encoder is needed for nothing else."""
@@ -51,7 +52,10 @@ class Sources:
 
 
 def edit_models(
-    trained: TrainedMapper, store: Path | None, models: ModelOptions | None, clip_pre: str | None
+    trained: TrainedMapper,
+    store: StorePath | None,
+    models: ModelOptions | None,
+    clip_pre: str | None,
 ) -> ModelOptions:
     """The models of an edit: those given, else those that the store was made with.
 
@@ -66,7 +70,7 @@ def edit_models(
     return replace(models, clip_pre=pre, columns=EDIT_COLUMNS)
 
 
-def open_rows(store: Path) -> StoreReader:
+def open_rows(store: StorePath) -> StoreReader:
     """The rows of a store that can be edited.
 
     Raises:

@@ -15,6 +15,7 @@ from pipeline.models.s_layout import layout_of_codes
 from stores.exchange.official import export_features, import_features
 from stores.exchange.official_files import Features, find_features, mapped
 from stores.manifest import Counts
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.store import Store
 
@@ -37,7 +38,7 @@ _OWN_GENERATOR = "give the generator that the codes were made with"
 class ImportConfig:
     """One import."""
 
-    store: Path
+    store: StorePath
     """The store's folder; created when absent, continued when there."""
     source: Path
     """Where the vectors are."""
@@ -116,7 +117,9 @@ def preview(config: ImportConfig) -> dict[str, object]:
     }
 
 
-def export_vectors(store: Path, folder: Path, *, layout: str = OFFICIAL, name: str) -> list[Path]:
+def export_vectors(
+    store: StorePath, folder: Path, *, layout: str = OFFICIAL, name: str
+) -> list[Path]:
     """Write a store's vectors in another layout; the files that were made.
 
     Raises:

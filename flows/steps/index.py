@@ -12,6 +12,7 @@ from pipeline.pairs import build_index, index_from_bytes, index_to_bytes, neighb
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.store import Store
 
@@ -25,7 +26,7 @@ KINDS = ("auto", FLAT)
 class IndexConfig:
     """How a store is indexed."""
 
-    store: Path
+    store: StorePath
     """The store."""
     kind: str = "auto"
     """auto or flat; auto is flat (exact)."""
@@ -93,7 +94,7 @@ def index_store(config: IndexConfig) -> dict[str, object]:
     return result
 
 
-def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray]:
+def load_graph(store: StorePath, reader: StoreReader) -> tuple[np.ndarray, np.ndarray]:
     """The neighbour graph of a store: rows [N, k] int32 and similarities [N, k] float32.
 
     Raises:
@@ -104,7 +105,7 @@ def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray
     return arrays["row"], arrays["similarity"]
 
 
-def find_neighbours(store: Path, query: np.ndarray, k: int) -> list[Neighbour]:
+def find_neighbours(store: StorePath, query: np.ndarray, k: int) -> list[Neighbour]:
     """The `k` rows whose CLIP embeddings are most similar to `query` [C]."""
     reader = StoreReader(store)
     _check_fresh(store, reader, INDEX)
@@ -118,7 +119,7 @@ def find_neighbours(store: Path, query: np.ndarray, k: int) -> list[Neighbour]:
 
 
 def query_vector(
-    store: Path, *, key: str | None = None, image: Path | None = None, text: str | None = None
+    store: StorePath, *, key: str | None = None, image: Path | None = None, text: str | None = None
 ) -> np.ndarray:
     """The CLIP embedding [C] of a key of the store, an image file or a text.
 
@@ -157,7 +158,7 @@ def need_clip(reader: StoreReader) -> None:
         raise StoreError(f"{reader.path} has {len(reader)} rows; an index needs at least 2")
 
 
-def _check_fresh(store: Path, reader: StoreReader, name: str) -> None:
+def _check_fresh(store: StorePath, reader: StoreReader, name: str) -> None:
     blobs = list_blobs(Store.open(store))
     if name not in blobs:
         raise StoreError(f"{store} has no {name}; run: deltaedit index {store}")

@@ -16,6 +16,7 @@ from pipeline.images import decode_image, to_square, to_uint8
 from stores.errors import SourceError
 from stores.keys import key_of_name, name_of_key
 from stores.patterns import paths_of
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.sources import IMAGE_SUFFIXES, SourceItem, read_image_bytes, scan_images
 from stores.tar_members import SEPARATOR, Member, is_tar, tar_members
@@ -34,7 +35,7 @@ class StorePictures:
     which needs no source at all.
     """
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: StorePath) -> None:
         self.reader = StoreReader(store)
         self._sources = [str(source) for source in stored_config(store)["sources"]]
         self._contents: dict[str, dict[str, SourceItem]] = {}

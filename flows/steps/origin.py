@@ -11,6 +11,7 @@ from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
@@ -60,7 +61,7 @@ def portable(config: Any) -> Any:
     return replace(config, sources=sources, store=config.store.absolute())
 
 
-def merge_origin(stores: Sequence[Path], into: Path) -> None:
+def merge_origin(stores: Sequence[StorePath], into: StorePath) -> None:
     """Give a merged store the origin of its parts: their models, and the sources of all.
 
     Stores that were not made by precompute have none to give.
@@ -77,7 +78,7 @@ def merge_origin(stores: Sequence[Path], into: Path) -> None:
     write_blob(target, CONFIG_BLOB, json.dumps(merged, indent=2).encode(), {})
 
 
-def read_origin(store: Path) -> Origin:
+def read_origin(store: StorePath) -> Origin:
     """The inverse of `write_origin`.
 
     Raises:
@@ -87,12 +88,12 @@ def read_origin(store: Path) -> Origin:
     return Origin(s_widths=tuple(saved["s_widths"]), neutral=saved["neutral"])
 
 
-def stored_config(store: Path) -> dict[str, Any]:
+def stored_config(store: StorePath) -> dict[str, Any]:
     """The configuration of the last precompute run, as JSON values."""
     return json.loads(read_blob(Store.open(store), CONFIG_BLOB))
 
 
-def stored_models(store: Path) -> ModelOptions:
+def stored_models(store: StorePath) -> ModelOptions:
     """The models that a store was made with.
 
     Raises:
@@ -111,7 +112,7 @@ def stored_models(store: Path) -> ModelOptions:
     return ModelOptions(**saved)
 
 
-def load_stored_models(store: Path, *, for_images: bool = False) -> LoadedModels:
+def load_stored_models(store: StorePath, *, for_images: bool = False) -> LoadedModels:
     """Load the models that a store was made with.
 
     Args:

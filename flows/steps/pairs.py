@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from flows.steps.index import load_graph, need_clip
 from flows.steps.splits import train_rows
 from pipeline.pairs import NeighbourGraph, PairConfig, sample_pairs
+from stores.places import StorePath
 from stores.reader import StoreReader
 
 
@@ -22,7 +22,7 @@ class Pair:
     """Cosine of the CLIP embeddings, -1..1."""
 
 
-def draw_pairs(store: Path, config: PairConfig, count: int) -> list[Pair]:
+def draw_pairs(store: StorePath, config: PairConfig, count: int) -> list[Pair]:
     """Draw `count` pairs from the training split of a store; the same seed draws the same pairs.
 
     Raises:

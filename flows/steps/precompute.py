@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from flows.cluster.spec import parse_cluster
 from flows.models import PHOTO, ModelOptions, find_files
@@ -14,6 +13,7 @@ from flows.steps.status import RunStatus
 from flows.steps.summary import NUM_NAMED, PrecomputeSummary, warn_of_changes
 from flows.steps.workplace import StoreFacts, workplace
 from stores.contents import is_store
+from stores.places import StorePath
 from stores.plan import plan_shards
 from stores.sources import Scan, sampled_items, scan_images
 from stores.store import Store
@@ -26,7 +26,7 @@ class PrecomputeConfig:
     sources: tuple[str, ...]
     """Folders, image files, tars, patterns of those (``a-{0..9}.tar``, ``*.tar``), ``@list.txt``;
     or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
-    store: Path
+    store: StorePath
     """The store's folder; created when absent, continued when there."""
     models: ModelOptions
     """What encodes."""
@@ -173,7 +173,7 @@ def open_store(config: PrecomputeConfig, facts: StoreFacts) -> Store:
     )
 
 
-def _refuse_busy(path: Path) -> None:
+def _refuse_busy(path: StorePath) -> None:
     """Meet another driver before models are loaded and clusters started."""
     if is_store(path):
         with Store.open(path).lock():

@@ -18,6 +18,7 @@ from pipeline.pairs import RelevanceConfig, regressed_relevance
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
+from stores.places import StorePath
 from stores.reader import StoreReader
 from stores.store import Store
 
@@ -31,7 +32,7 @@ METHODS = ("regressed", "rendered")
 class RelevanceRun:
     """How Rs is estimated."""
 
-    store: Path
+    store: StorePath
     """The store."""
     method: str = "regressed"
     """How: regressed is from cached vectors alone; rendered moves every channel and looks."""
@@ -126,7 +127,7 @@ def _render_relevance(
     return np.concatenate(parts)
 
 
-def read_agreement(store: Path) -> dict[str, float] | None:
+def read_agreement(store: StorePath) -> dict[str, float] | None:
     """How a rendered matrix agrees with the regressed one: cosine of a channel's two directions.
 
     Returns:
@@ -148,7 +149,7 @@ def write_npz(path: Path, rs: np.ndarray) -> None:
     write_output(path, buffer.getvalue())
 
 
-def load_relevance(store: Path, reader: StoreReader) -> np.ndarray:
+def load_relevance(store: StorePath, reader: StoreReader) -> np.ndarray:
     """Rs [S, C] float32 of a store.
 
     Raises:

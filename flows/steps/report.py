@@ -13,6 +13,7 @@ from pipeline.errors import CheckpointError
 from stores.atomic import make_folder, write_atomic
 from stores.contents import is_store
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.reader import StoreReader
 
 PAGE = "report.html"
@@ -53,7 +54,7 @@ def write_report(out: Path, *, title: str, lead: str, sections: Sequence[Section
     return out / PAGE
 
 
-def store_section(store: Path) -> Section:
+def store_section(store: StorePath) -> Section:
     """What a store holds: counts that add up, columns, rejects by reason, fingerprints."""
     reader = StoreReader(store)
     counts = reader.manifest.counts
@@ -63,7 +64,7 @@ def store_section(store: Path) -> Section:
     return Section(
         title="The store",
         text=f"{counts.inputs} inputs = {counts.rows} rows + {counts.rejects} rejects + "
-        f"{counts.duplicates} duplicates; {int(reader.eval_mask.sum())} rows are held out.",
+        f"{counts.duplicates} duplicates; {reader.num_eval_rows} rows are held out.",
         table={
             "shards": len(reader.manifest.shards),
             **columns,
@@ -73,14 +74,14 @@ def store_section(store: Path) -> Section:
     )
 
 
-def report(target: Path, out: Path) -> Path:
+def report(target: StorePath, out: Path) -> Path:
     """Write the page about a store or a run into the folder `out`; returns its path.
 
     Raises:
         StoreError: `target` is neither.
         CheckpointError: `target` is a run that has not ended.
     """
-    if (target / CONFIG_NAME).exists():
+    if isinstance(target, Path) and (target / CONFIG_NAME).exists():
         store = run_store(target)
         sections = [_training_section(target)]
         if is_store(store):

@@ -12,11 +12,14 @@ from flows.steps.pairs import Pair
 from pipeline.images import encode_png
 from pipeline.pictures import label_grid
 from stores.errors import StoreError
+from stores.places import StorePath
 
 PAIRS_PER_ROW = 4
 
 
-def neighbour_sheet(store: Path, answers: Sequence[tuple[str, Sequence[Neighbour]]]) -> np.ndarray:
+def neighbour_sheet(
+    store: StorePath, answers: Sequence[tuple[str, Sequence[Neighbour]]]
+) -> np.ndarray:
     """One row per query: its nearest rows, each with key and similarity; uint8 [H, W, 3]."""
     pictures = StorePictures(store)
     return label_grid(
@@ -27,7 +30,7 @@ def neighbour_sheet(store: Path, answers: Sequence[tuple[str, Sequence[Neighbour
     )
 
 
-def pair_sheet(store: Path, pairs: Sequence[Pair]) -> np.ndarray:
+def pair_sheet(store: StorePath, pairs: Sequence[Pair]) -> np.ndarray:
     """Pairs side by side, source first, each with its similarity; uint8 [H, W, 3]."""
     pictures = StorePictures(store)
     rows, captions = [], []
@@ -47,7 +50,7 @@ def pair_sheet(store: Path, pairs: Sequence[Pair]) -> np.ndarray:
     )
 
 
-def store_sheet(store: Path, count: int = 8) -> np.ndarray:
+def store_sheet(store: StorePath, count: int = 8) -> np.ndarray:
     """Rows spread over a store, and below them what their codes give back; uint8 [H, W, 3].
 
     Raises:

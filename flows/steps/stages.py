@@ -20,6 +20,7 @@ from stores.blobs import list_blobs
 from stores.checksum import sha256_file
 from stores.contents import is_store, read_contents
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.plan import plan_shards
 from stores.store import Store
 
@@ -181,7 +182,7 @@ def _plan(config: PrecomputeConfig) -> Any:
     )
 
 
-def _is_fresh(store: Path, name: str) -> bool:
+def _is_fresh(store: StorePath, name: str) -> bool:
     """Whether a blob is made from the rows that the store has now."""
     if not is_store(store):
         return False

@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,6 +28,8 @@ log = logging.getLogger("deltaedit")
 
 EVERY_S = 1.0
 """How often the file is rewritten."""
+REMOTE_EVERY_S = 10.0
+"""The same on an object store, where each time is an upload."""
 MAX_FAILURES = 100
 """Failed shards that are named with their reason."""
 RUNNING, DONE, INCOMPLETE, STOPPED = "running", "done", "incomplete", "stopped"
@@ -73,7 +76,7 @@ class RunStatus:
             self.failures.append({"shard": outcome.shard.number, "reason": outcome.reason})
 
     def _keep_writing(self) -> None:
-        while not self._end.wait(EVERY_S):
+        while not self._end.wait(EVERY_S if isinstance(self._path, Path) else REMOTE_EVERY_S):
             self._write(RUNNING)
 
     def _write(self, state: str) -> None:

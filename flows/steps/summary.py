@@ -3,10 +3,10 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from flows.steps.progress import limiting_stage
+from stores.places import StorePath
 from stores.plan import Plan
 
 log = logging.getLogger("deltaedit")
@@ -19,7 +19,7 @@ NUM_NAMED = 5
 class PrecomputeSummary:
     """What a run did; every input is a row, a reject, a duplicate or still pending."""
 
-    store: Path
+    store: StorePath
     """The store."""
     inputs: int
     """Inputs of the whole store, those of earlier runs included."""

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from flows.config import Ranks, free_memory_bytes, resolved_text
+from flows.config import Ranks, cache_folder, free_memory_bytes, resolved_text
 from flows.exits import stop_if_asked, stopping_between_steps
 from flows.models import choose_device
 from flows.ranks import joined
@@ -34,6 +34,7 @@ from pipeline.training import (
 from stores.atomic import make_folder, write_atomic
 from stores.errors import StoreError
 from stores.lock import exclusive
+from stores.places import StorePath, store_path
 from stores.reader import StoreReader
 
 log = logging.getLogger("deltaedit")
@@ -50,7 +51,7 @@ MEMORY_SHARE = 0.7
 class TrainRun:
     """One training run."""
 
-    store: Path
+    store: StorePath
     """The store whose clip and s columns are learnt from."""
     run: Path
     """The run's folder; made when absent."""
@@ -87,7 +88,7 @@ class TrainRows:
     """Row numbers of the held-out split, [N] int64."""
 
 
-def find_rows(store: Path) -> TrainRows:
+def find_rows(store: StorePath) -> TrainRows:
     """The two splits of a store that a Delta Mapper can be trained on.
 
     Raises:
@@ -217,7 +218,7 @@ def _write_config(config: TrainRun, checkpoint: bytes | None) -> None:
         )
 
 
-def run_store(run: Path) -> Path:
+def run_store(run: Path) -> StorePath:
     """The store that a run was trained on.
 
     Raises:
@@ -228,7 +229,8 @@ def run_store(run: Path) -> Path:
         raise CheckpointError(
             f"{run} holds no finished run (no {MAPPER_NAME}); run: deltaedit train STORE {run}"
         )
-    return Path(json.loads(config.read_text(encoding="utf-8"))["store"])
+    saved = json.loads(config.read_text(encoding="utf-8"))
+    return store_path(saved["store"], cache_folder())
 
 
 def draw_curve(history: list[Record]) -> bytes:

@@ -10,6 +10,7 @@ from typing import Any
 
 from flows.steps.status import RUNNING
 from stores.errors import ManifestError
+from stores.places import StorePath
 from stores.store import Store
 
 SILENT_S = 30.0
@@ -18,7 +19,7 @@ LOST = "lost"
 """State of a run whose driver ended without a word."""
 
 
-def read_status(path: Path) -> dict[str, Any]:
+def read_status(path: StorePath) -> dict[str, Any]:
     """What a store holds, and how far its last run is.
 
     Args:
@@ -41,7 +42,7 @@ def read_status(path: Path) -> dict[str, Any]:
 def _read_run(store: Store) -> dict[str, Any] | None:
     file = store.layout.run_status
     try:
-        written = file.stat().st_mtime
+        written = file.stat().st_mtime if isinstance(file, Path) else file.modified_s()
         run: dict[str, Any] = json.loads(file.read_bytes())
     except FileNotFoundError:
         return None
@@ -53,8 +54,13 @@ def _read_run(store: Store) -> dict[str, Any] | None:
     return run
 
 
-def _now(folder: Path) -> float:
-    """The time by the clock of the folder's file system, which may be another machine's."""
+def _now(folder: StorePath) -> float:
+    """The time by the clock of the folder's file system, which may be another machine's.
+
+    An object store tells no time; this machine's clock stands in.
+    """
+    if not isinstance(folder, Path):
+        return time.time()
     try:
         with tempfile.TemporaryFile(dir=folder) as file:  # never has a name, so leaves nothing
             file.write(b"now")

@@ -1,5 +1,6 @@
 """What the tests of `stores` share: a small run, and ways to have it in another process."""
 
+import hashlib
 import importlib.util
 import multiprocessing
 import sys
@@ -10,7 +11,15 @@ from types import ModuleType
 
 import pytest
 
+from stores.places import ObjectPath, StorePath, name_below
+
 SCRIPT = Path(__file__).parent / "write_store.py"
+NUM_FILES, SHARD_ROWS = 30, 8
+RUN = """
+os.environ.update(env)
+from stores.places import store_path
+run.main(source, store_path(url, cache), rows, locked=locked)
+"""
 
 
 def _load(path: Path) -> ModuleType:
@@ -33,7 +42,7 @@ def run() -> ModuleType:
 def start() -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify"])
+    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify", "s3fs"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (
@@ -47,3 +56,53 @@ def start() -> Callable[..., BaseProcess]:
         return process
 
     return start_process
+
+
+@pytest.fixture(scope="session")
+def source(run, tmp_path_factory):
+    return str(run.make_source(tmp_path_factory.mktemp("source"), NUM_FILES))
+
+
+@pytest.fixture(scope="session")
+def reference(run, source, tmp_path_factory):
+    """The store that an undisturbed run makes in a folder."""
+    path = tmp_path_factory.mktemp("reference") / "a.store"
+    run.main(source, path, SHARD_ROWS)
+    return path
+
+
+@pytest.fixture
+def bucket(s3, tmp_path):
+    return ObjectPath(f"s3://{s3.new_bucket()}", tmp_path / "cache")
+
+
+@pytest.fixture
+def launch(start, s3, source):
+    """Start a run in a process of its own."""
+    started = []
+
+    def launch_run(path: ObjectPath, source=source, rows=SHARD_ROWS, *, locked=True):
+        names = {"source": source, "url": path.url, "cache": path.cache, "rows": rows}
+        started.append(start(RUN, **names, locked=locked, env=s3.env))
+        return started[-1]
+
+    yield launch_run
+    for process in started:
+        process.kill()
+        process.join()
+
+
+@pytest.fixture(scope="session")
+def digests(run) -> Callable[[StorePath], dict[str, str]]:
+    """SHA-256 of every file of a store but its locks and leftovers, wherever it is."""
+
+    def digests_of(path: StorePath) -> dict[str, str]:
+        if isinstance(path, Path):
+            return run.digests(path)
+        return {
+            name_below(file, path): hashlib.sha256(file.read_bytes()).hexdigest()
+            for file in path.walk_files()
+            if not file.parent.name.endswith(".lock")
+        }
+
+    return digests_of

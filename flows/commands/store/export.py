@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from flows.commands.options import JSON, STORE, print_result
+from stores.places import StorePath
 
 
 @click.command()
@@ -25,7 +26,7 @@ from flows.commands.options import JSON, STORE, print_result
     help="SET of rows that were not imported under another: noise for sampled, ffhq for real.",
 )
 @JSON
-def command(store: Path, folder: Path, layout: str, name: str, *, as_json: bool) -> None:
+def command(store: StorePath, folder: Path, layout: str, name: str, *, as_json: bool) -> None:
     """Write clip, w_plus and s of STORE into FOLDER, rows sorted by key, without loss.
 
     Example: deltaedit store export ffhq.store latent_code/ffhq --layout official

@@ -8,6 +8,7 @@ import click
 from flows.commands.options import (
     DRY_RUN,
     JSON,
+    STORE_PATH,
     checked,
     model_file_options,
     print_result,
@@ -15,10 +16,11 @@ from flows.commands.options import (
     start_logging,
     take_model_file_options,
 )
+from stores.places import StorePath
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("store", type=STORE_PATH)
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--layout",
@@ -42,7 +44,9 @@ from flows.commands.options import (
 )
 @JSON
 @DRY_RUN
-def command(store: Path, source: Path, *, as_json: bool, dry_run: bool, **options: Any) -> None:
+def command(
+    store: StorePath, source: Path, *, as_json: bool, dry_run: bool, **options: Any
+) -> None:
     """Import the vectors in SOURCE into STORE; run the same command again to resume.
 
     The models are needed only to edit or to look at pictures later; S is then compared with what

@@ -1,17 +1,17 @@
 """`deltaedit store info`: what is in a store."""
 
 from collections import Counter
-from pathlib import Path
 
 import click
 
 from flows.commands.options import JSON, STORE, print_result
+from stores.places import StorePath
 
 
 @click.command()
 @STORE
 @JSON
-def command(store: Path, *, as_json: bool) -> None:
+def command(store: StorePath, *, as_json: bool) -> None:
     """What STORE holds: columns, counts, fingerprints, rejects by reason.
 
     Example: deltaedit store info faces.store
@@ -31,7 +31,7 @@ def command(store: Path, *, as_json: bool) -> None:
         "pending": counts.pending,
         "shards": len(reader.manifest.shards),
         "bytes": sum(entry.size_bytes for entry in reader.manifest.shards.values()),
-        "eval rows": int(reader.eval_mask.sum()),
+        "eval rows": reader.num_eval_rows,
         "reasons": dict(reasons.most_common()),
         "fingerprints": reader.fingerprints,
     }

@@ -1,18 +1,15 @@
 """`deltaedit store merge`: several stores into one."""
 
-from pathlib import Path
-
 import click
 
-from flows.commands.options import JSON, STORE, existing_store, print_result
+from flows.commands.options import JSON, STORE, STORE_PATH, existing_store, print_result
+from stores.places import StorePath
 
 
 @click.command()
 @STORE
-@click.argument(
-    "others", nargs=-1, required=True, type=click.Path(path_type=Path), callback=existing_store
-)
-@click.option("--into", type=click.Path(path_type=Path), required=True, help="The merged store.")
+@click.argument("others", nargs=-1, required=True, type=STORE_PATH, callback=existing_store)
+@click.option("--into", type=STORE_PATH, required=True, help="The merged store.")
 @click.option(
     "--keep",
     type=click.Choice(["first"]),
@@ -20,7 +17,12 @@ from flows.commands.options import JSON, STORE, existing_store, print_result
 )
 @JSON
 def command(
-    store: Path, others: tuple[Path, ...], into: Path, keep: str | None, *, as_json: bool
+    store: StorePath,
+    others: tuple[StorePath, ...],
+    into: StorePath,
+    keep: str | None,
+    *,
+    as_json: bool,
 ) -> None:
     """Put the rows of STORE and OTHERS into one new store; they stay as they are.
 

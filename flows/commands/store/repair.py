@@ -1,20 +1,19 @@
 """`deltaedit store repair`: a damaged store made whole from what is left of it."""
 
-from pathlib import Path
-
 import click
 
-from flows.commands.options import DRY_RUN, JSON, print_result
+from flows.commands.options import DRY_RUN, JSON, STORE_PATH, print_result
+from stores.places import StorePath
 
 NUM_NAMED = 5
 """Foreign files that the table for people names."""
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("store", type=STORE_PATH)
 @DRY_RUN
 @JSON
-def command(store: Path, *, dry_run: bool, as_json: bool) -> None:
+def command(store: StorePath, *, dry_run: bool, as_json: bool) -> None:
     """Make STORE whole again: rebuild manifest and commit marks, set damaged shards aside.
 
     Nothing is deleted: damaged files go to STORE/quarantine with the reason. Afterwards run the

@@ -1,18 +1,17 @@
 """`deltaedit store verify`: whether a store is whole."""
 
-from pathlib import Path
-
 import click
 
 from flows.commands.options import JSON, STORE, print_result
 from flows.exits import DAMAGED_STORE
+from stores.places import StorePath
 
 
 @click.command()
 @STORE
 @click.option("--quick", is_flag=True, help="Sizes and structure only, no digests and values.")
 @JSON
-def command(store: Path, *, quick: bool, as_json: bool) -> int:
+def command(store: StorePath, *, quick: bool, as_json: bool) -> int:
     """Check STORE against its manifest; exit code 3 where anything is wrong.
 
     Example: deltaedit store verify faces.store
