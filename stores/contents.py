@@ -10,7 +10,8 @@ from pathlib import Path
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.errors import ManifestError, ShardCorruptError
-from stores.layout import Layout, manifest_path
+from stores.formats.registry import shard_format
+from stores.layout import SHARD_SUFFIXES, Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
 
 
@@ -33,7 +34,7 @@ def read_contents(root: Path) -> Manifest:
                 "store with `deltaedit precompute`."
             ) from error
         manifest = Manifest(header=header, shards={})
-    layout = Layout(root, manifest.header.name)
+    layout = Layout(root, manifest.header.name, manifest.header.shard_format)
     if not layout.entries.is_dir():
         return manifest
     found = (layout.number(file.name) for file in layout.entries.iterdir())
@@ -57,11 +58,11 @@ def leftovers(layout: Layout) -> Iterator[Path]:
 
 def _header_of_shards(root: Path) -> Header | None:
     """The header that the store's shards carry; None when no committed shard can be read."""
-    from stores.formats.hdf5 import read_header  # h5py takes a tenth of a second to import
-
     for mark in sorted((root / "entries").glob("*.json")):
-        try:
-            return Header.from_json(read_header(root / "shards" / f"{mark.stem}.h5"))
-        except ShardCorruptError:
-            continue  # `verify` names it; any other shard knows the header as well
+        for name, suffix in SHARD_SUFFIXES.items():
+            try:
+                shard = root / "shards" / f"{mark.stem}{suffix}"
+                return Header.from_json(shard_format(name).read_header(shard))
+            except ShardCorruptError:
+                continue  # `verify` names it; any other shard knows the header as well
     return None

@@ -11,7 +11,7 @@ import numpy as np
 from stores.atomic import publish, staged, sync_file, sync_folder
 from stores.checksum import sha256_bytes, sha256_file
 from stores.errors import StoreError
-from stores.formats import hdf5
+from stores.formats.registry import shard_format
 from stores.lock import exclusive
 from stores.manifest import ShardEntry
 from stores.plan import ShardPlan
@@ -46,18 +46,24 @@ class ShardWriter:
     def add(self, keys: Sequence[str], rows: Rows) -> None:
         """Take rows over.
 
-        A row with NaN or infinite values becomes a reject `not_finite`: it would poison whatever
-        is computed from the store.
+        A row with NaN or infinite values, or with values beyond the range of a scaled column,
+        becomes a reject `not_finite`: it would poison whatever is computed from the store.
 
         Args:
             keys: Keys of N inputs of the plan, each not added or rejected before.
-            rows: For each column of the schema an array [N, *shape] of its dtype.
+            rows: For each column of the schema an array [N, *shape] of its `value_dtype`.
 
         Raises:
             SchemaMismatchError: The arrays do not fit; nothing is taken over.
             StoreError: A key is not in the plan or has an outcome already.
         """
-        num_rows = self._store.header.schema.check(rows)
+        schema = self._store.header.schema
+        schema.check(rows)
+        self.add_stored(keys, schema.to_stored(rows))
+
+    def add_stored(self, keys: Sequence[str], rows: Rows) -> None:
+        """As `add`, of rows that are scaled already: of each column's `dtype`."""
+        num_rows = self._store.header.schema.stored.check(rows)
         if num_rows != len(keys):
             raise StoreError(f"{len(keys)} keys for {num_rows} rows")
         self._check_new(keys)
@@ -67,8 +73,12 @@ class ShardWriter:
         self._filled[places] = True
         for row, name in _not_finite(rows).items():
             self._filled[places[row]] = False
-            detail = f"column {name} has NaN or infinite values"
+            detail = f"column {name} has NaN or infinite values{self._range(name)}"
             self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
+
+    def _range(self, name: str) -> str:
+        scaled = self._store.header.schema[name].scaling is not None
+        return ", or values too far from the mean for float16" if scaled else ""
 
     def reject(self, key: str, reason: str, detail: str) -> None:
         """Record that an input gives no row.
@@ -119,7 +129,8 @@ class ShardWriter:
             data = {layout.inputs(number): inputs, layout.rejects(number): rejects}
             lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
             shard = files.enter_context(staged(layout.shard(number), size_bytes=size_bytes))
-            hdf5.write_shard(shard, keys, self._rows(), header.schema, header.to_json())
+            write_shard = shard_format(header.shard_format).write_shard
+            write_shard(shard, keys, self._rows(), header.schema, header.to_json())
             syncs = [pool.submit(sync_file, file) for file in (shard, *lists.values())]
             entry = self._account(shard, inputs, rejects)  # hashes while the disk is at work
             for sync in syncs:

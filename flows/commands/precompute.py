@@ -10,6 +10,8 @@ from flows.commands.options import (
     JSON,
     PREFECT,
     checked,
+    dtype_option,
+    format_option,
     model_options,
     print_result,
     show_config,
@@ -23,6 +25,8 @@ from flows.commands.recording import is_recorded, run_flow
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("store", type=click.Path(path_type=Path))
 @model_options
+@format_option(default="hdf5", show_default=True)
+@dtype_option(default="float32", show_default=True)
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
 @click.option(
