@@ -54,8 +54,9 @@ def store_schema(encoders: "Encoders", columns: Sequence[str], dtype: str = "flo
 def _measure(encoders: "Encoders", columns: Sequence[str]) -> dict[str, Scaling]:
     from pipeline.encoding import encode_sampled
 
-    rows = encode_sampled(0, range(_PILOT_ROWS), 1.0, encoders, columns)
-    moments = {name: Moments() for name in columns}
-    for name, values in rows.items():
-        moments[name].add(values)
-    return {name: found.scaling() for name, found in moments.items()}
+    scalings: dict[str, Scaling] = {}
+    for name, rows in encode_sampled(0, range(_PILOT_ROWS), 1.0, encoders, columns).items():
+        moments = Moments(rows.shape[1:])
+        moments.add(rows)
+        scalings[name] = moments.scaling()
+    return scalings

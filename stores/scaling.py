@@ -82,9 +82,14 @@ class Moments:
     Blocks are joined by the update of Chan, Golub and LeVeque (1979), in float64.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        """Begin without rows.
+
+        Args:
+            shape: Of one row's value.
+        """
         self._num_rows = 0
-        self._mean = self._squares = np.zeros(())
+        self._mean = self._squares = np.zeros(shape)
 
     def add(self, rows: np.ndarray) -> None:
         """Take rows [N, *shape] into account."""

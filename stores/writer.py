@@ -229,7 +229,7 @@ def _not_finite(rows: Rows) -> dict[int, str]:
     faults: dict[int, str] = {}
     for name, array in rows.items():
         if array.dtype.kind == "f":
-            finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             faults |= dict.fromkeys(np.flatnonzero(~finite).tolist(), name)
     return faults
 

@@ -8,6 +8,8 @@ import click
 from flows.commands.options import (
     JSON,
     checked,
+    dtype_option,
+    format_option,
     model_options,
     print_result,
     take_model_options,
@@ -18,6 +20,8 @@ from flows.commands.options import (
 @click.argument("sources", nargs=-1)
 @click.option("--store", type=click.Path(path_type=Path), help="Where the store would go.")
 @model_options
+@format_option(default="hdf5", show_default=True)
+@dtype_option(default="float32", show_default=True)
 @JSON
 def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **options: Any) -> int:
     """Check this machine and, with SOURCES, one precompute run; exit code 1 on problems.
@@ -42,6 +46,7 @@ def command(sources: tuple[str, ...], store: Path | None, *, as_json: bool, **op
                 sources=sources,
                 store=store or Path("deltaedit.store"),
                 models=take_model_options(options),
+                **options,
             )
         )
     if as_json:

@@ -110,7 +110,7 @@ def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
 
 
 def _check_disk(config: PrecomputeConfig, models: LoadedModels, num_items: int) -> Finding:
-    schema = store_schema(models.encoders, config.models.columns)
+    schema = store_schema(models.encoders, config.models.columns, config.dtype)
     size_bytes = num_items * schema.row_bytes
     home = next(p for p in (config.store, *config.store.absolute().parents) if p.exists())
     free_bytes = shutil.disk_usage(home).free

@@ -41,7 +41,7 @@ def run(shard_format) -> ModuleType:
 def start(shard_format) -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify"])
+    context.set_forkserver_preload(["stores.convert", "stores.sources", "stores.verify"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (

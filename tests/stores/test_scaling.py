@@ -18,7 +18,7 @@ REAL = Path(__file__).parents[3] / "shared" / "real" / "sspace_img_feat.npy"
 
 
 def _scaling_of(rows: np.ndarray) -> Scaling:
-    moments = Moments()
+    moments = Moments(rows.shape[1:])
     moments.add(rows)
     return moments.scaling()
 
@@ -64,7 +64,7 @@ def test_numbers_measured_on_other_rows_do_as_well():
 
 def test_moments_of_blocks_are_those_of_all_rows():
     rows = _codes() + 1000
-    moments = Moments()
+    moments = Moments((300,))
     for start in range(0, len(rows), 33):
         moments.add(rows[start : start + 33])
     moments.add(rows[:0])
