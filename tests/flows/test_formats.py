@@ -87,3 +87,27 @@ def test_convert_says_what_it_loses_and_wants_to_be_told_what_to_do(call, encode
     assert info["format"] == "hdf5"
     same = call("store", "convert", encoded, encoded, "--format", "webdataset", code=2)
     assert "is the store itself" in same.err
+
+
+def test_embeddings_go_to_a_clip_retrieval_folder_and_back(call, encoded, tmp_path):
+    call("store", "export", encoded, tmp_path / "emb", "--layout", "clip-retrieval", "--as-stored")
+    layout = ("--layout", "clip-retrieval", "--split-eval", 0.25, "--models", "avatar", "--json")
+    done = call("store", "import", tmp_path / "a.store", tmp_path / "emb", *layout)
+    old, new = StoreReader(encoded), StoreReader(tmp_path / "a.store")
+    assert json.loads(done.out)["rows"] == len(old)
+    order = [old.index_of(key) for key in new.keys]
+    np.testing.assert_array_equal(new.column("clip"), old.column("clip")[order])
+    assert "not normalised" in new.fingerprints["clip"]
+    call("index", tmp_path / "a.store")
+    near = call("neighbours", tmp_path / "a.store", "--key", new.keys[0], "-k", 3, "--json")
+    assert new.keys[0] in near.out
+
+
+def test_float16_codes_are_exported_in_the_official_layout_as_float32(call, half_tar, tmp_path):
+    call("store", "export", half_tar, tmp_path / "out")
+    reader = StoreReader(half_tar)
+    rows = np.argsort(reader.keys)
+    for name, prefix in (("s", "sspace"), ("w_plus", "wspace"), ("clip", "cspace")):
+        found = np.load(tmp_path / "out" / f"{prefix}_ffhq_feat.npy")
+        expected = reader.column(name)[rows]
+        np.testing.assert_array_equal(found.reshape(expected.shape), expected)
