@@ -10,7 +10,8 @@ import numpy as np
 from stores.cache import local_file
 from stores.checksum import sha256_file
 from stores.errors import ManifestError, ShardCorruptError
-from stores.formats import hdf5
+from stores.formats.common import decode_keys
+from stores.formats.registry import format_of
 from stores.manifest import ShardEntry
 from stores.places import StorePath, name_below
 from stores.schema import KEY, Schema
@@ -40,7 +41,7 @@ def open_shard(path: StorePath, schema: Schema, num_rows: int) -> dict[str, np.n
         ShardCorruptError: It is missing, cut, or has another schema or number of rows.
     """
     with local_file(path) as local:  # what is mapped stays readable when its name is gone
-        return hdf5.map_shard(local, schema, num_rows)
+        return format_of(path).map_shard(local, schema, num_rows)
 
 
 def read_shard_header(path: StorePath) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def read_shard_header(path: StorePath) -> dict[str, Any]:
         ShardCorruptError: It is missing, cut or no shard.
     """
     with local_file(path) as local:
-        return hdf5.read_header(local)
+        return format_of(path).read_header(local)
 
 
 def count_shard_rows(path: StorePath) -> int:
@@ -60,7 +61,7 @@ def count_shard_rows(path: StorePath) -> int:
         ShardCorruptError: It is missing, cut or no shard.
     """
     with local_file(path) as local:
-        return hdf5.count_rows(local)
+        return format_of(path).count_rows(local)
 
 
 def shard_keys(store: Store, entry: ShardEntry) -> list[str]:
@@ -72,7 +73,7 @@ def shard_keys(store: Store, entry: ShardEntry) -> list[str]:
     path = store.layout.shard(entry.number)
     columns = open_shard(path, store.header.schema, entry.rows)
     try:
-        return hdf5.decode_keys(columns[KEY])
+        return decode_keys(columns[KEY])
     except UnicodeDecodeError as error:
         raise ShardCorruptError(f"{path} has a key that is not text: {error}") from error
 
@@ -164,7 +165,7 @@ def check_accounts(store: Store, entry: ShardEntry, keys: Collection[str]) -> It
 def _bad_values(column: np.ndarray, *, is_direction: bool) -> Iterator[str]:
     if column.dtype.kind != "f":
         return
-    if not _all_finite(column.reshape(-1)):
+    if len(column) and not _all_finite(column.reshape(len(column), -1)):
         yield "NaN or infinite values"
     elif is_direction and len(column):
         rows = column.reshape(len(column), -1).astype(np.float32, copy=False)
@@ -173,7 +174,8 @@ def _bad_values(column: np.ndarray, *, is_direction: bool) -> Iterator[str]:
             yield f"{num_zero} rows of length 0, which have no direction"
 
 
-def _all_finite(values: np.ndarray) -> bool:
-    """Whether there is neither NaN nor infinity in [N] floating-point values."""
-    starts = range(0, len(values), _BLOCK_VALUES)
-    return all(np.isfinite(values[start : start + _BLOCK_VALUES]).all() for start in starts)
+def _all_finite(rows: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity in [N, K] floating-point values."""
+    num_rows = max(1, _BLOCK_VALUES // rows.shape[1])
+    starts = range(0, len(rows), num_rows)
+    return all(np.isfinite(rows[start : start + num_rows]).all() for start in starts)

@@ -10,7 +10,8 @@ from dataclasses import replace
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.cache import local_file
 from stores.errors import ManifestError, ShardCorruptError
-from stores.layout import Layout, manifest_path
+from stores.formats.registry import shard_format
+from stores.layout import SHARD_SUFFIXES, Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
 from stores.places import ObjectPath, StorePath, read_all
 
@@ -34,7 +35,7 @@ def read_contents(root: StorePath) -> Manifest:
                 "store with `deltaedit precompute`."
             ) from error
         manifest = Manifest(header=header, shards={})
-    layout = Layout(root, manifest.header.name)
+    layout = Layout(root, manifest.header.name, manifest.header.shard_format)
     try:
         names = [file.name for file in layout.entries.iterdir()]
     except (FileNotFoundError, NotADirectoryError):
@@ -62,12 +63,11 @@ def leftovers(layout: Layout) -> Iterator[StorePath]:
 
 def _header_of_shards(root: StorePath) -> Header | None:
     """The header that the store's shards carry; None when no committed shard can be read."""
-    from stores.formats.hdf5 import read_header  # h5py takes a tenth of a second to import
-
     for mark in sorted((root / "entries").glob("*.json")):
-        try:
-            with local_file(root / "shards" / f"{mark.stem}.h5") as shard:
-                return Header.from_json(read_header(shard))
-        except ShardCorruptError:
-            continue  # `verify` names it; any other shard knows the header as well
+        for name, suffix in SHARD_SUFFIXES.items():
+            try:
+                with local_file(root / "shards" / f"{mark.stem}{suffix}") as shard:
+                    return Header.from_json(shard_format(name).read_header(shard))
+            except ShardCorruptError:
+                continue  # `verify` names it; any other shard knows the header as well
     return None

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stores.cache import cached_copy
-from stores.formats import hdf5
+from stores.formats.common import decode_keys
+from stores.formats.registry import shard_format
 from stores.places import NUM_REQUESTS, ObjectPath
 from stores.schema import KEY
 from stores.store import Store
@@ -32,15 +33,16 @@ class MappedShards:
         return MappedShards, (self._store, self.limit)
 
     def __getitem__(self, number: int) -> dict[str, np.ndarray]:
-        """The columns of a shard, `key` among them; read only.
+        """The columns of a shard as they are stored, `key` among them; read only.
 
         Raises:
             ShardCorruptError: The file is missing, cut or not what its entry says.
         """
         columns = self._mapped.pop(number, None)
         if columns is None:
-            rows = self._store.manifest.shards[number].rows
-            columns = hdf5.map_shard(self._local(number), self._store.header.schema, rows)
+            header, rows = self._store.header, self._store.manifest.shards[number].rows
+            map_shard = shard_format(header.shard_format).map_shard
+            columns = map_shard(self._local(number), header.schema, rows)
         self._mapped[number] = columns  # last: the order of use
         while len(self._mapped) > self.limit:
             self._mapped.pop(next(iter(self._mapped)), None)
@@ -64,7 +66,7 @@ class MappedShards:
     def keys(self, numbers: Sequence[int]) -> list[str]:
         """The keys of some shards, one after the other."""
         self.fetch(numbers)
-        return [key for number in numbers for key in hdf5.decode_keys(self[number][KEY])]
+        return [key for number in numbers for key in decode_keys(self[number][KEY])]
 
 
 class RowGather:
@@ -79,22 +81,25 @@ class RowGather:
         """Prepare the gather.
 
         Args:
-            blocks: B contiguous arrays [N_b, *shape] of one shape and dtype; some have rows.
+            blocks: B arrays [N_b, *shape] of one shape and dtype, each row contiguous and all
+                rows of a block at one distance; some have rows.
             starts: The row number at which each begins.
         """
         self._blocks = blocks  # holds the maps: the addresses below are theirs
         first = next(block for block in blocks if len(block))
         self._dtype, self._shape = first.dtype, first.shape[1:]
-        self._row_bytes = first.nbytes // len(first)
+        row_bytes = first.nbytes // len(first)
         addresses = np.array([block.ctypes.data for block in blocks], dtype=np.int64)
-        ends = addresses + [block.nbytes for block in blocks]
+        lengths = np.array([len(block) for block in blocks], dtype=np.int64)
+        self._strides = np.array([block.strides[0] for block in blocks], dtype=np.int64)
+        last_rows = (addresses + (lengths - 1) * self._strides)[lengths > 0]
         lowest = min((b for b in range(len(blocks)) if len(blocks[b])), key=addresses.__getitem__)
-        self._origins = addresses - addresses[lowest] - np.array(starts) * self._row_bytes
+        self._origins = addresses - addresses[lowest] - np.array(starts) * self._strides
         # A row as one opaque item is copied by one memmove: faster than as a run of numbers.
-        row = blocks[lowest][:1].reshape(-1).view(f"V{self._row_bytes}")
+        row = blocks[lowest][:1].reshape(-1).view(f"V{row_bytes}")
         self._rows_at = np.lib.stride_tricks.as_strided(
             row,
-            shape=(int(ends.max() - addresses[lowest]) - self._row_bytes + 1,),
+            shape=(int(last_rows.max() - addresses[lowest]) + 1,),
             strides=(1,),
             writeable=False,
         )
@@ -107,5 +112,5 @@ class RowGather:
                 the blocks lies memory of others.
             block: [K] int64, the block of each.
         """
-        gathered = self._rows_at[self._origins[block] + rows * self._row_bytes]
+        gathered = self._rows_at[self._origins[block] + rows * self._strides[block]]
         return gathered.view(self._dtype).reshape(len(rows), *self._shape)

@@ -3,7 +3,7 @@
 ```
 ffhq.store/
   manifest.json                 header, and a copy of every entry
-  shards/ffhq-000000.h5         rows
+  shards/ffhq-000000.h5         rows; .tar in a store of the format webdataset
   entries/ffhq-000000.json      the commit mark of one shard
   inputs/ffhq-000000.jsonl      what the shard was made from: key, size, modification time
   rejects/ffhq-000000.jsonl     inputs of the shard that gave no row; absent when there are none
@@ -24,6 +24,9 @@ from stores.places import StorePath
 FORMAT = "deltaedit-store"
 """What manifests and shards say that they are."""
 
+SHARD_SUFFIXES = {"hdf5": ".h5", "webdataset": ".tar"}
+"""What the names of shards end in, by the formats there are."""
+
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 _NUMBERED = re.compile(r"-(\d{6,})$")
 
@@ -36,6 +39,8 @@ class Layout:
     """The store's folder."""
     name: str
     """What its shards are called: letters, digits, `_`, `.`, `-`."""
+    shard_format: str = "hdf5"
+    """A key of `SHARD_SUFFIXES`."""
 
     def __post_init__(self) -> None:
         check_name(self.name)
@@ -88,7 +93,7 @@ class Layout:
 
     def shard(self, number: int) -> StorePath:
         """The rows of shard `number`."""
-        return self.root / "shards" / f"{self.stem(number)}.h5"
+        return self.root / "shards" / f"{self.stem(number)}{SHARD_SUFFIXES[self.shard_format]}"
 
     def entry(self, number: int) -> StorePath:
         """The commit mark of shard `number`."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from stores.errors import ManifestError, StoreError
-from stores.layout import FORMAT
+from stores.errors import ManifestError, SchemaMismatchError, StoreError
+from stores.layout import FORMAT, SHARD_SUFFIXES
 from stores.places import StorePath
 from stores.schema import Schema
 
@@ -34,8 +34,15 @@ class Header:
     """Digest of everything that determines the values, by name."""
     eval_fraction: float = 0.0
     """Share of the keys that are held out, 0 to below 1."""
+    shard_format: str = "hdf5"
+    """What its shards are: `hdf5` or `webdataset`."""
 
     def __post_init__(self) -> None:
+        if self.shard_format not in SHARD_SUFFIXES:
+            raise ManifestError(
+                f"shard_format is one of {', '.join(SHARD_SUFFIXES)}; got {self.shard_format!r}. "
+                "A store of a newer format needs a newer deltaedit."
+            )
         if not 0.0 <= self.eval_fraction < 1.0:
             raise StoreError(
                 "split_eval is a share of the rows, 0 or more and below 1; "
@@ -53,7 +60,7 @@ class Header:
             "format": FORMAT,
             "version": VERSION,
             "name": self.name,
-            "shard_format": "hdf5",
+            "shard_format": self.shard_format,
             "schema": self.schema.to_json(),
             "fingerprints": dict(sorted(self.fingerprints.items())),
             "split": {"eval_fraction": self.eval_fraction, "rule": SPLIT_RULE},
@@ -67,6 +74,7 @@ class Header:
             schema=Schema.from_json(value["schema"]),
             fingerprints=dict(value["fingerprints"]),
             eval_fraction=float(value["split"]["eval_fraction"]),
+            shard_format=value["shard_format"],
         )
 
 
@@ -223,7 +231,14 @@ def parse_manifest(data: bytes, path: StorePath) -> Manifest:
             scan_sha256=value["rejects"]["scan_sha256"],
             num_planned=int(value["counts"]["inputs"]),
         )
-    except (KeyError, TypeError, AttributeError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        SchemaMismatchError,
+    ) as error:
         raise ManifestError(
             f"{path} is damaged ({error!r}). `deltaedit store repair` makes it again from the "
             "shards and their commit marks."

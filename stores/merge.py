@@ -91,6 +91,7 @@ def merge_stores(
         schema=header.schema,
         fingerprints=header.fingerprints,
         split_eval=header.eval_fraction,
+        shard_format=header.shard_format,
     )
     with target.lock():
         target.consolidate()
@@ -113,8 +114,9 @@ def _check_alike(stores: Sequence[Store]) -> None:
         pair = f"{first.path} and {store.path}"
         if store.header.schema != first.header.schema:
             raise SchemaMismatchError(
-                f"{pair} have different columns: {first.header.schema.to_json()} and "
-                f"{store.header.schema.to_json()}; only stores of the same columns can be merged"
+                f"{pair} have different columns: {first.header.schema} and "
+                f"{store.header.schema}, or scale them by other numbers; only stores of the same "
+                "columns can be merged"
             )
         ours, theirs = first.header.fingerprints, store.header.fingerprints
         names = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
@@ -296,5 +298,6 @@ def _copy_shard(
     keys = shard_keys(store, entry)
     rows = np.array([row for row, key in enumerate(keys) if key in wanted], dtype=np.int64)
     columns = open_shard(store.layout.shard(number), schema, entry.rows)
-    writer.add([keys[row] for row in rows], {name: columns[name][rows] for name in schema.names})
+    stored = {name: columns[name][rows] for name in schema.names}
+    writer.add_stored([keys[row] for row in rows], stored)
     writer.commit()

@@ -117,7 +117,7 @@ class StoreReader:
             columns: Names of columns.
 
         Returns:
-            For each column an array [K, *shape].
+            For each column an array [K, *shape]; float32 of columns that are stored scaled.
 
         Raises:
             IndexError: A row number is negative or too large.
@@ -129,7 +129,11 @@ class StoreReader:
         if len(wanted) and len(self._numbers) <= self._shards.limit:
             gathers = {name: self._gather_of_all(name) for name in columns}
             if None not in gathers.values():
-                return {name: gather(wanted, shard) for name, gather in gathers.items() if gather}
+                return {
+                    name: self.schema[name].to_values(gather(wanted, shard))
+                    for name, gather in gathers.items()
+                    if gather
+                }
         return self._rows_in_parts(wanted, shard, columns)
 
     def column(self, name: str) -> np.ndarray:
@@ -139,10 +143,11 @@ class StoreReader:
             SchemaMismatchError: There is no such column.
             ShardCorruptError: A file is missing or damaged.
         """
-        result = self._empty(name, len(self))
+        column = self.schema[name]
+        result = np.empty((len(self), *column.shape), column.value_dtype)
         self._shards.fetch(self._numbers)
         for number, start, end in zip(self._numbers, self._starts, self._ends, strict=True):
-            result[start:end] = self._shards[number][name]
+            result[start:end] = column.to_values(self._shards[number][name])
         return result
 
     def blocks(
@@ -185,19 +190,19 @@ class StoreReader:
         self, wanted: np.ndarray, shard: np.ndarray, columns: Sequence[str]
     ) -> dict[str, np.ndarray]:
         """As `rows`, from more shards than can be mapped at once: in parts, each with its own."""
-        result = {name: self._empty(name, len(wanted)) for name in columns}
+        result = {
+            column.name: np.empty((len(wanted), *column.shape), column.value_dtype)
+            for column in map(self.schema.__getitem__, columns)
+        }
         touched = np.unique(shard)
         for start in range(0, len(touched), self._shards.limit):
             part = touched[start : start + self._shards.limit]
             chosen = np.flatnonzero((shard >= part[0]) & (shard <= part[-1]))
             block = np.searchsorted(part, shard[chosen])
-            for name in columns:
-                result[name][chosen] = self._gather(name, part)(wanted[chosen], block)
+            for name, array in result.items():
+                stored = self._gather(name, part)(wanted[chosen], block)
+                array[chosen] = self.schema[name].to_values(stored)
         return result
-
-    def _empty(self, name: str, num_rows: int) -> np.ndarray:
-        column = self.schema[name]
-        return np.empty((num_rows, *column.shape), column.dtype)
 
     def _check_indices(self, indices: Sequence[int] | np.ndarray) -> np.ndarray:
         wanted = np.asarray(indices, dtype=np.int64)

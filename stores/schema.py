@@ -1,12 +1,13 @@
 """The columns of a store: names, shapes and dtypes, but not their meaning."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from stores.errors import SchemaMismatchError
+from stores.scaling import Scaling
 
 KEY = "key"
 """The name of the column that every shard has besides those of the schema."""
@@ -24,6 +25,8 @@ class Column:
     """The shape of one row's value, for instance (18, 512); without the row axis."""
     dtype: str
     """One of float16, float32, float64, uint8, int32, int64; stored little-endian."""
+    scaling: Scaling | None = None
+    """How float32 values become what is stored, for a float16 column that is kept z-scored."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -38,6 +41,31 @@ class Column:
             raise SchemaMismatchError(
                 f"column {self.name}: dtype {self.dtype} cannot be stored; choose from {_DTYPES}"
             )
+        if self.scaling is not None:
+            self._check_scaling(self.scaling)
+
+    def _check_scaling(self, scaling: Scaling) -> None:
+        expected = 4 * int(np.prod(self.shape, dtype=np.int64))
+        found = len(scaling.mean), len(scaling.scale)
+        if self.dtype != "float16" or found != (expected, expected):
+            raise SchemaMismatchError(
+                f"column {self.name} {list(self.shape)} {self.dtype}: only float16 is kept scaled, "
+                f"with a float32 mean and scale for each channel ({expected} bytes each; got "
+                f"{found[0]} and {found[1]})"
+            )
+
+    @property
+    def value_dtype(self) -> str:
+        """The dtype that rows have before they are stored and after they are read."""
+        return "float32" if self.scaling else self.dtype
+
+    def to_stored(self, values: np.ndarray) -> np.ndarray:
+        """Values [N, *shape] of `value_dtype` -> what is stored, of `dtype`."""
+        return self.scaling.to_float16(values) if self.scaling else values
+
+    def to_values(self, stored: np.ndarray) -> np.ndarray:
+        """The inverse of `to_stored`, up to the rounding of float16."""
+        return self.scaling.to_float32(stored) if self.scaling else stored
 
     @property
     def row_bytes(self) -> int:
@@ -46,7 +74,14 @@ class Column:
 
     def to_json(self) -> dict[str, Any]:
         """As written in the manifest."""
-        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype}
+        scaling = {"scaling": self.scaling.to_json()} if self.scaling else {}
+        return {"name": self.name, "shape": list(self.shape), "dtype": self.dtype} | scaling
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "Column":
+        """The inverse of `to_json`."""
+        scaling = Scaling.from_json(value["scaling"]) if "scaling" in value else None
+        return cls(value["name"], tuple(value["shape"]), value["dtype"], scaling)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +107,21 @@ class Schema:
         """Bytes of one row without its key."""
         return sum(column.row_bytes for column in self.columns)
 
+    @property
+    def stored(self) -> "Schema":
+        """The columns as shards hold them: without the scaling that readers undo."""
+        return Schema(tuple(replace(column, scaling=None) for column in self.columns))
+
+    def fits(self, other: "Schema") -> bool:
+        """Whether rows of the one can be rows of the other: the numbers of scalings may differ."""
+        return self.stored == other.stored and [bool(c.scaling) for c in self.columns] == [
+            bool(c.scaling) for c in other.columns
+        ]
+
+    def to_stored(self, rows: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rows as `check` wants them -> rows as shards hold them."""
+        return {name: self[name].to_stored(array) for name, array in rows.items()}
+
     def __getitem__(self, name: str) -> Column:
         """The column called `name`.
 
@@ -87,7 +137,7 @@ class Schema:
         """Compare arrays with the schema and give the number of rows.
 
         Args:
-            rows: For each column an array [N, *shape] of its dtype.
+            rows: For each column an array [N, *shape] of its `value_dtype`.
 
         Raises:
             SchemaMismatchError: A column is missing, unknown, or has another length, shape or
@@ -96,11 +146,12 @@ class Schema:
         faults = [f"{name}: not in the schema" for name in rows if name not in self.names]
         lengths = {len(array) for array in rows.values() if array.ndim}
         for column in self.columns:
-            expected = f"[N, {', '.join(map(str, column.shape))}] {column.dtype}"
+            dtype = column.value_dtype
+            expected = f"[N, {', '.join(map(str, column.shape))}] {dtype}"
             array = rows.get(column.name)
             if array is None:
                 faults.append(f"{column.name}: missing, expected {expected}")
-            elif array.shape[1:] != column.shape or array.ndim == 0 or array.dtype != column.dtype:
+            elif array.shape[1:] != column.shape or array.ndim == 0 or array.dtype != dtype:
                 faults.append(
                     f"{column.name}: expected {expected}, got {list(array.shape)} {array.dtype}"
                 )
@@ -110,6 +161,13 @@ class Schema:
             raise SchemaMismatchError("rows do not fit the schema: " + "; ".join(faults))
         return lengths.pop()
 
+    def __str__(self) -> str:
+        """For people: `clip [512] float32, s [6048] float16 (scaled)`."""
+        return ", ".join(
+            f"{c.name} {list(c.shape)} {c.dtype}{' (scaled)' if c.scaling else ''}"
+            for c in self.columns
+        )
+
     def to_json(self) -> list[dict[str, Any]]:
         """As written in the manifest."""
         return [column.to_json() for column in self.columns]
@@ -117,4 +175,4 @@ class Schema:
     @classmethod
     def from_json(cls, columns: Sequence[Mapping[str, Any]]) -> "Schema":
         """The inverse of `to_json`."""
-        return cls(tuple(Column(c["name"], tuple(c["shape"]), c["dtype"]) for c in columns))
+        return cls(tuple(map(Column.from_json, columns)))

@@ -34,7 +34,7 @@ class Store:
     def __init__(self, path: StorePath, manifest: Manifest) -> None:
         self.path = path
         self.header = manifest.header
-        self.layout = Layout(path, manifest.header.name)
+        self.layout = Layout(path, manifest.header.name, manifest.header.shard_format)
         self.manifest = manifest
 
     @classmethod
@@ -46,6 +46,7 @@ class Store:
         schema: Schema,
         fingerprints: Mapping[str, str],
         split_eval: float = 0.0,
+        shard_format: str = "hdf5",
     ) -> "Store":
         """Make a new, empty store.
 
@@ -55,6 +56,7 @@ class Store:
             schema: Its columns.
             fingerprints: Digests of everything that determines the values, by name.
             split_eval: Share of the keys to hold out for evaluation.
+            shard_format: `hdf5` (random access) or `webdataset` (tar).
 
         Raises:
             StoreError: There is a store already, the folder has other files, or the name is bad.
@@ -66,8 +68,9 @@ class Store:
             schema=schema,
             fingerprints=dict(fingerprints),
             eval_fraction=split_eval,
+            shard_format=shard_format,
         )
-        layout = Layout(root, header.name)
+        layout = Layout(root, header.name, shard_format)
         _refuse_foreign_files(root, layout)
         for folder in layout.folders:
             make_folder(folder)
@@ -90,7 +93,8 @@ class Store:
 
         Args:
             path: Its folder.
-            schema: The columns it must have; not compared if not given.
+            schema: The columns it must have; not compared if not given. The store's own scaling
+                of float16 columns holds, whatever numbers these have.
             fingerprints: The fingerprints it must have; not compared if not given.
 
         Raises:
@@ -102,10 +106,10 @@ class Store:
         store = cls(root, read_contents(root))
         if fingerprints is not None:
             _compare_fingerprints(store, fingerprints)
-        if schema is not None and schema != store.header.schema:
+        if schema is not None and not schema.fits(store.header.schema):
             raise SchemaMismatchError(
-                f"{root} has the columns {store.header.schema.to_json()}, this run would write "
-                f"{schema.to_json()}. Give the same columns, or another store."
+                f"{root} has the columns {store.header.schema}, this run would write "
+                f"{schema}. Give the same columns and dtype, or another store."
             )
         return store
 
@@ -118,16 +122,22 @@ class Store:
         schema: Schema,
         fingerprints: Mapping[str, str],
         split_eval: float = 0.0,
+        shard_format: str = "hdf5",
     ) -> "Store":
         """Open the store if there is one and it fits, else make it; errors as of both.
 
         Raises:
-            StoreError: The store's split differs from `split_eval`.
+            StoreError: The store's split or format is another.
         """
         if not is_store(store_path(path)):
             try:
                 return cls.create(
-                    path, name=name, schema=schema, fingerprints=fingerprints, split_eval=split_eval
+                    path,
+                    name=name,
+                    schema=schema,
+                    fingerprints=fingerprints,
+                    split_eval=split_eval,
+                    shard_format=shard_format,
                 )
             except StoreError:
                 if not is_store(store_path(path)):
@@ -138,6 +148,12 @@ class Store:
             raise StoreError(
                 f"{path} holds out {store.header.eval_fraction} of its keys, this run asks for "
                 f"{split_eval}; a split is fixed when the store is made. Use the store's value."
+            )
+        if store.header.shard_format != shard_format:
+            raise StoreError(
+                f"{path} has {store.header.shard_format} shards, this run would write "
+                f"{shard_format}. Use the store's format, or make another with "
+                f"`deltaedit store convert {path} OUT --format {shard_format}`."
             )
         return store
 

@@ -12,7 +12,7 @@ from stores.atomic import publish, staged, sync_file, sync_folder
 from stores.checksum import sha256_bytes, sha256_file
 from stores.commit import ShardFiles, commit_objects
 from stores.errors import StoreError
-from stores.formats import hdf5
+from stores.formats.registry import shard_format
 from stores.lock import exclusive
 from stores.manifest import ShardEntry
 from stores.places import ObjectPath, StorePath
@@ -48,18 +48,24 @@ class ShardWriter:
     def add(self, keys: Sequence[str], rows: Rows) -> None:
         """Take rows over.
 
-        A row with NaN or infinite values becomes a reject `not_finite`: it would poison whatever
-        is computed from the store.
+        A row with NaN or infinite values, or with values beyond the range of a scaled column,
+        becomes a reject `not_finite`: it would poison whatever is computed from the store.
 
         Args:
             keys: Keys of N inputs of the plan, each not added or rejected before.
-            rows: For each column of the schema an array [N, *shape] of its dtype.
+            rows: For each column of the schema an array [N, *shape] of its `value_dtype`.
 
         Raises:
             SchemaMismatchError: The arrays do not fit; nothing is taken over.
             StoreError: A key is not in the plan or has an outcome already.
         """
-        num_rows = self._store.header.schema.check(rows)
+        schema = self._store.header.schema
+        schema.check(rows)
+        self.add_stored(keys, schema.to_stored(rows))
+
+    def add_stored(self, keys: Sequence[str], rows: Rows) -> None:
+        """As `add`, of rows that are scaled already: of each column's `dtype`."""
+        num_rows = self._store.header.schema.stored.check(rows)
         if num_rows != len(keys):
             raise StoreError(f"{len(keys)} keys for {num_rows} rows")
         self._check_new(keys)
@@ -69,8 +75,12 @@ class ShardWriter:
         self._filled[places] = True
         for row, name in _not_finite(rows).items():
             self._filled[places[row]] = False
-            detail = f"column {name} has NaN or infinite values"
+            detail = f"column {name} has NaN or infinite values{self._range(name)}"
             self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
+
+    def _range(self, name: str) -> str:
+        scaled = self._store.header.schema[name].scaling is not None
+        return ", or values too far from the mean for float16" if scaled else ""
 
     def reject(self, key: str, reason: str, detail: str) -> None:
         """Record that an input gives no row.
@@ -118,7 +128,8 @@ class ShardWriter:
         size_bytes = len(keys) * header.schema.row_bytes
         inputs, rejects = self._lists()
         with staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard:
-            hdf5.write_shard(shard, keys, self._rows(), header.schema, header.to_json())
+            write_shard = shard_format(header.shard_format).write_shard
+            write_shard(shard, keys, self._rows(), header.schema, header.to_json())
             files = ShardFiles(shard, inputs, rejects)
             if not isinstance(self._store.path, ObjectPath):
                 return self._commit_to_folder(files)
@@ -228,7 +239,7 @@ def _not_finite(rows: Rows) -> dict[int, str]:
     faults: dict[int, str] = {}
     for name, array in rows.items():
         if array.dtype.kind == "f":
-            finite = np.isfinite(array.reshape(len(array), -1)).all(axis=1)
+            finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             faults |= dict.fromkeys(np.flatnonzero(~finite).tolist(), name)
     return faults
 

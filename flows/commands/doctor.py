@@ -9,6 +9,8 @@ from flows.commands.options import (
     JSON,
     STORE_PATH,
     checked,
+    dtype_option,
+    format_option,
     model_options,
     print_result,
     take_model_options,
@@ -20,6 +22,8 @@ from stores.places import StorePath
 @click.argument("sources", nargs=-1)
 @click.option("--store", type=STORE_PATH, help="Where the store would go.")
 @model_options
+@format_option(default="hdf5", show_default=True)
+@dtype_option(default="float32", show_default=True)
 @JSON
 def command(
     sources: tuple[str, ...], store: StorePath | None, *, as_json: bool, **options: Any
@@ -46,6 +50,7 @@ def command(
                 sources=sources,
                 store=store or Path("deltaedit.store"),
                 models=take_model_options(options),
+                **options,
             )
         )
     if as_json:

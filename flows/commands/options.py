@@ -55,6 +55,28 @@ SHEET = click.option(
 )
 
 
+def format_option(**attributes: Any) -> Callable[[Callable], Callable]:
+    """`--format`: what the shards of a new store are."""
+    return click.option(
+        "--format",
+        "shard_format",
+        type=click.Choice(["hdf5", "webdataset"]),
+        help="Shards of a new store: HDF5 (random access) or WebDataset tar.",
+        **attributes,
+    )
+
+
+def dtype_option(**attributes: Any) -> Callable[[Callable], Callable]:
+    """`--dtype`: what a new store keeps its codes as."""
+    return click.option(
+        "--dtype",
+        type=click.Choice(["float32", "float16"]),
+        help="Codes of a new store; float16 takes half the room, z-scored by channel (differences "
+        "have 0.02 % error). clip stays float32.",
+        **attributes,
+    )
+
+
 def model_file_options(command: Callable) -> Callable:
     """The options that choose model files and where they run."""
     options = [

@@ -11,6 +11,8 @@ from flows.commands.options import (
     PREFECT,
     STORE_PATH,
     checked,
+    dtype_option,
+    format_option,
     model_options,
     print_result,
     show_config,
@@ -25,6 +27,8 @@ from stores.places import StorePath
 @click.argument("sources", nargs=-1, required=True)
 @click.argument("store", type=STORE_PATH)
 @model_options
+@format_option(default="hdf5", show_default=True)
+@dtype_option(default="float32", show_default=True)
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
 @click.option(

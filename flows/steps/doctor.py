@@ -115,7 +115,7 @@ def _check_store(config: PrecomputeConfig, models: LoadedModels) -> Finding:
 
 
 def _check_disk(config: PrecomputeConfig, models: LoadedModels, num_items: int) -> Finding:
-    schema = store_schema(models.encoders, config.models.columns)
+    schema = store_schema(models.encoders, config.models.columns, config.dtype)
     size_bytes = num_items * schema.row_bytes
     if isinstance(config.store, ObjectPath):
         return Finding(OK, "disk", f"needs {size_bytes / 1e9:.2f} GB in the object store")

@@ -1,5 +1,6 @@
 """Vectors in other people's layouts: into a store, and out of one."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from flows.models import CLIP_PRES, ModelOptions, load_models
 from flows.steps.origin import Origin, keep_origin
 from pipeline.errors import WeightsError
 from pipeline.models.s_layout import layout_of_codes
+from stores.exchange.embeddings import export_embeddings, import_embeddings
+from stores.exchange.embeddings_files import find_embeddings
 from stores.exchange.official import export_features, import_features
 from stores.exchange.official_files import Features, find_features, mapped
 from stores.manifest import Counts
@@ -22,8 +25,11 @@ from stores.store import Store
 if TYPE_CHECKING:
     from pipeline.models.stylegan2 import Generator
 
+log = logging.getLogger("deltaedit")
+
 OFFICIAL = "official"
-LAYOUTS = (OFFICIAL,)
+CLIP_RETRIEVAL = "clip-retrieval"
+LAYOUTS = (OFFICIAL, CLIP_RETRIEVAL)
 CODES = ("w_plus", "s")
 FACE = "face"
 """The neutral word of the published vectors."""
@@ -43,7 +49,8 @@ class ImportConfig:
     source: Path
     """Where the vectors are."""
     layout: str = OFFICIAL
-    """How they lie there: official is DeltaEdit's ``cspace_*_feat.npy`` and so on."""
+    """How they lie there: official is DeltaEdit's ``cspace_*_feat.npy`` and so on, clip-retrieval
+    a folder of embeddings and paths."""
     clip_pre: str = "box7"
     """CLIP image pre-processing that the embeddings were made with; box7 in all published ones."""
     models: ModelOptions | None = None
@@ -90,6 +97,8 @@ def import_vectors(
         WeightsError: the codes are not those of the generator.
         FingerprintMismatchError: the store holds other vectors.
     """
+    if config.layout == CLIP_RETRIEVAL:
+        return _import_embeddings(config, on_progress)
     features = find_features(config.source)
     origin = find_origin(config, features)
     store = Store.open_or_create(
@@ -117,10 +126,36 @@ def preview(config: ImportConfig) -> dict[str, object]:
     }
 
 
+def _import_embeddings(config: ImportConfig, on_progress: Callable[[int, int], None]) -> Counts:
+    found = find_embeddings(config.source)
+    if found.left_out:
+        log.warning("a store does not hold %s; left out", ", ".join(found.left_out))
+    model = config.models.clip or config.models.models if config.models else None
+    store = Store.open_or_create(
+        config.store,
+        schema=found.schema,
+        fingerprints=found.fingerprints(model or "unknown model"),
+        split_eval=config.split_eval,
+    )
+    keep_origin(store, _portable(config), Origin(s_widths=(), neutral=config.neutral or FACE))
+    done = 0
+    for entry in import_embeddings(found, store, shard_rows=config.shard_rows):
+        done += entry.inputs
+        on_progress(done, found.num_rows)
+    return store.manifest.counts
+
+
 def export_vectors(
-    store: StorePath, folder: Path, *, layout: str = OFFICIAL, name: str
+    store: StorePath, folder: Path, *, layout: str = OFFICIAL, name: str, as_stored: bool = False
 ) -> list[Path]:
     """Write a store's vectors in another layout; the files that were made.
+
+    Args:
+        store: its folder.
+        folder: where the files go.
+        layout: one of `LAYOUTS`.
+        name: of the set of rows, for official.
+        as_stored: embeddings neither normalised nor rounded, for clip-retrieval.
 
     Raises:
         StoreError: there is nothing to export, or a file is in the way.
@@ -128,6 +163,8 @@ def export_vectors(
     """
     if layout not in LAYOUTS:
         raise ValueError(f"layout: {layout!r} is none of {LAYOUTS}")
+    if layout == CLIP_RETRIEVAL:
+        return export_embeddings(StoreReader(store), folder, as_stored=as_stored)
     return export_features(StoreReader(store), folder, name=name)
 
 

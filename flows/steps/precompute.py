@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from flows.cluster.spec import parse_cluster
 from flows.models import PHOTO, ModelOptions, find_files
+from flows.schemas import DTYPES
 from flows.steps.origin import portable, write_origin
 from flows.steps.progress import Stopwatch
 from flows.steps.sampled import SAMPLED, SampledSource, parse_sampled
@@ -13,6 +14,7 @@ from flows.steps.status import RunStatus
 from flows.steps.summary import NUM_NAMED, PrecomputeSummary, warn_of_changes
 from flows.steps.workplace import StoreFacts, workplace
 from stores.contents import is_store
+from stores.layout import SHARD_SUFFIXES
 from stores.places import StorePath
 from stores.plan import plan_shards
 from stores.sources import Scan, sampled_items, scan_images
@@ -44,6 +46,10 @@ class PrecomputeConfig:
     """Redo what was rejected before, beside what is new."""
     cluster: str | None = None
     """Where the shards are made (`flows.cluster.spec`); None for this process."""
+    shard_format: str = "hdf5"
+    """What shards are: hdf5 (random access) or webdataset (tar); fixed when the store is made."""
+    dtype: str = "float32"
+    """What codes are stored as: float32, or float16 z-scored; fixed when the store is made."""
 
     def __post_init__(self) -> None:
         """Check the ranges, all at once.
@@ -65,11 +71,7 @@ class PrecomputeConfig:
             wrong.append("sources: none given")
         if sampled and len(self.sources) > 1:
             wrong.append(f"{sampled[0]} stands alone: photographs and samples need a store each")
-        if self.cluster is not None:
-            try:
-                parse_cluster(self.cluster)
-            except ValueError as error:
-                wrong.append(str(error))
+        wrong += _unknown_choices(self)
         if wrong:
             raise ValueError("; ".join(wrong))
         for source in sampled:
@@ -86,6 +88,21 @@ class PrecomputeConfig:
         """What the images are, for the fingerprint: photo, or sampled with its truncation."""
         sampled = self.sampled
         return f"sampled(truncation={sampled.truncation})" if sampled else PHOTO
+
+
+def _unknown_choices(config: PrecomputeConfig) -> list[str]:
+    """What is wrong with the fields that name one of a few things."""
+    wrong = [
+        f"{name} is one of {', '.join(known)}, got {value!r}"
+        for name, known in (("shard_format", SHARD_SUFFIXES), ("dtype", DTYPES))
+        if (value := getattr(config, name)) not in known
+    ]
+    if config.cluster is not None:
+        try:
+            parse_cluster(config.cluster)
+        except ValueError as error:
+            wrong.append(str(error))
+    return wrong
 
 
 def scan(config: PrecomputeConfig) -> Scan:
@@ -163,13 +180,14 @@ def open_store(config: PrecomputeConfig, facts: StoreFacts) -> Store:
     Raises:
         FingerprintMismatchError: it was made with other models or settings.
         SchemaMismatchError: it has other columns.
-        StoreError: it has another split, or the folder holds something else.
+        StoreError: it has another split or format, or the folder holds something else.
     """
     return Store.open_or_create(
         config.store,
         schema=facts.schema,
         fingerprints=facts.fingerprints,
         split_eval=config.split_eval,
+        shard_format=config.shard_format,
     )
 
 

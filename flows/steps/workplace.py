@@ -53,7 +53,7 @@ class StoreFacts:
 def describe_models(config: "PrecomputeConfig", models: LoadedModels) -> StoreFacts:
     """What the store of a run must say, given the loaded models."""
     return StoreFacts(
-        schema=store_schema(models.encoders, config.models.columns),
+        schema=store_schema(models.encoders, config.models.columns, config.dtype),
         fingerprints=models.fingerprints(config.models, config.image_source),
         origin=origin_of(models),
     )
@@ -162,7 +162,8 @@ class EncodeJob:
                 f"host {socket.gethostname()} does not see the store {store.path}: workers need "
                 "the same file system under the same paths as the driver"
             )
-        ours, theirs = self.describe().fingerprints, store.header.fingerprints
+        config, theirs = self.config, store.header.fingerprints
+        ours = self._models().fingerprints(config.models, config.image_source)
         if ours != theirs:
             raise FingerprintMismatchError(
                 f"host {socket.gethostname()} would encode with {ours}, the store {store.path} has "

@@ -157,7 +157,7 @@ def _writing(path: Path, size_bytes: int) -> Iterator[BinaryIO]:
 
 
 def _write_header(file: BinaryIO, column: Column, num_rows: int) -> None:
-    descr = np.lib.format.dtype_to_descr(np.dtype(column.dtype).newbyteorder("<"))
+    descr = np.lib.format.dtype_to_descr(np.dtype(column.value_dtype).newbyteorder("<"))
     shape = (num_rows, *column.shape)
     header = {"descr": descr, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

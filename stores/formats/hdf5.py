@@ -15,13 +15,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from stores.errors import SchemaMismatchError, ShardCorruptError
+from stores.errors import ShardCorruptError
+from stores.formats.common import VERSION, check_columns, check_rows, check_version, key_array
 from stores.formats.skeleton import LIBRARY_VERSIONS, lay_out, write_file
 from stores.layout import FORMAT
 from stores.schema import KEY, Schema
-
-VERSION = 1
-"""Version of the layout of a shard, checked before anything else is read."""
 
 
 def write_shard(
@@ -31,23 +29,9 @@ def write_shard(
     schema: Schema,
     header: Mapping[str, Any],
 ) -> None:
-    """Write rows to a new file at `path`. The caller makes it appear whole (`stores.atomic`).
-
-    Args:
-        path: The file; an existing one is overwritten.
-        keys: The N rows' keys, UTF-8 text without NUL.
-        rows: For each column of the schema an array [N, *shape].
-        schema: The columns, in the order in which they are written.
-        header: What the shard belongs to; kept as JSON in the attribute `header`.
-
-    Raises:
-        SchemaMismatchError: Keys or rows do not fit; nothing is written.
-        OSError: The disk is full, or the file cannot be written.
-    """
-    num_rows = schema.check(rows)
-    if num_rows != len(keys):
-        raise SchemaMismatchError(f"{len(keys)} keys for {num_rows} rows")
-    columns = {KEY: _encode_keys(keys)}
+    """Write rows to a new file; see `ShardFormat.write_shard`."""
+    encoded = check_rows(keys, rows, schema)
+    columns = {KEY: _fixed_length(encoded)}
     for column in schema.columns:
         little_endian = np.dtype(column.dtype).newbyteorder("<")
         columns[column.name] = rows[column.name].astype(little_endian, copy=False)
@@ -57,23 +41,11 @@ def write_shard(
 
 
 def map_shard(path: Path, schema: Schema, num_rows: int) -> dict[str, np.ndarray]:
-    """Map a shard's columns into memory, read only; nothing is read before it is touched.
-
-    Args:
-        path: The shard.
-        schema: The columns that it must have.
-        num_rows: The rows that it must have.
-
-    Returns:
-        `key` as bytes [N] and each column as [N, *shape]; views of one memory map of the file.
-
-    Raises:
-        ShardCorruptError: The file is missing, cut, or not a shard of this schema and length.
-    """
+    """Map a shard into memory, as views of one memory map; see `ShardFormat.map_shard`."""
     try:
         # No HDF5 locking: shards never change, and read-only media refuse locks.
         with h5py.File(path, "r", locking=False) as file:
-            _check_version(path, file)
+            check_version(path, (file.attrs.get("format"), file.attrs.get("version")))
             blocks = {name: _block(path, file, name) for name in (KEY, *schema.names)}
         with path.open("rb") as raw:
             buffer = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
@@ -82,33 +54,25 @@ def map_shard(path: Path, schema: Schema, num_rows: int) -> dict[str, np.ndarray
         if isinstance(error, ShardCorruptError):
             raise
         raise ShardCorruptError(f"{path} cannot be read as a shard: {error}") from error
-    _check_columns(path, columns, schema, num_rows)
+    check_columns(path, columns, schema, num_rows)
     return columns
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What a shard says it belongs to: the header of its store.
-
-    Raises:
-        ShardCorruptError: The file is missing, cut or not a shard.
-    """
+    """The attribute `header`; see `ShardFormat.read_header`."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _check_version(path, file)
+            check_version(path, (file.attrs.get("format"), file.attrs.get("version")))
             return json.loads(str(file.attrs["header"]))
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise ShardCorruptError(f"{path} cannot be read as a shard: {error}") from error
 
 
 def count_rows(path: Path) -> int:
-    """How many rows a shard has, for one whose entry is lost.
-
-    Raises:
-        ShardCorruptError: The file is missing, cut or not a shard.
-    """
+    """The length of the data set `key`; see `ShardFormat.count_rows`."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            _check_version(path, file)
+            check_version(path, (file.attrs.get("format"), file.attrs.get("version")))
             return _block(path, file, KEY)[1][0]
     except (OSError, KeyError, IndexError) as error:
         raise ShardCorruptError(f"{path} cannot be read as a shard: {error}") from error
@@ -139,22 +103,10 @@ def unpack_arrays(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, str]]:
         raise ShardCorruptError(f"not a whole HDF5 file: {error}") from error
 
 
-def decode_keys(keys: np.ndarray) -> list[str]:
-    """Keys as text, from the column `key` of a mapped shard."""
-    return [key.decode() for key in keys.tolist()]
-
-
-def _encode_keys(keys: Sequence[str]) -> np.ndarray:
-    """Fixed-length, NUL-padded UTF-8: contiguous, unlike HDF5's variable-length strings."""
-    try:
-        encoded = [key.encode() for key in keys]
-    except UnicodeEncodeError as error:
-        raise SchemaMismatchError(f"key {error.object!r} is not valid Unicode text") from error
-    for key in encoded:
-        if not key or b"\0" in key:
-            raise SchemaMismatchError(f"key {key!r}: a key is not empty and has no NUL character")
-    length = max((len(key) for key in encoded), default=1)
-    return np.array(encoded, dtype=f"S{length}").astype(h5py.string_dtype("utf-8", length))
+def _fixed_length(keys: Sequence[bytes]) -> np.ndarray:
+    """NUL-padded UTF-8: contiguous, unlike HDF5's variable-length strings."""
+    array = key_array(keys)
+    return array.astype(h5py.string_dtype("utf-8", array.dtype.itemsize))
 
 
 def _attributes(header: Mapping[str, Any]) -> dict[str, str | int]:
@@ -165,15 +117,6 @@ def _attributes(header: Mapping[str, Any]) -> dict[str, str | int]:
         "header": json.dumps(header, sort_keys=True),
         **{f"fingerprint.{name}": value for name, value in fingerprints},
     }
-
-
-def _check_version(path: Path, file: h5py.File) -> None:
-    found = file.attrs.get("format"), file.attrs.get("version")
-    if found != (FORMAT, VERSION):
-        raise ShardCorruptError(
-            f"{path} is not a shard of format {FORMAT} version {VERSION}: it says {found}. "
-            "A store of a newer version needs a newer deltaedit."
-        )
 
 
 def _block(path: Path, file: h5py.File, name: str) -> tuple[int, tuple[int, ...], np.dtype]:
@@ -190,17 +133,3 @@ def _block(path: Path, file: h5py.File, name: str) -> tuple[int, tuple[int, ...]
 def _view(buffer: mmap.mmap, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     size = int(np.prod(shape, dtype=np.int64))
     return np.frombuffer(buffer, dtype=dtype, count=size, offset=offset).reshape(shape)
-
-
-def _check_columns(
-    path: Path, columns: Mapping[str, np.ndarray], schema: Schema, num_rows: int
-) -> None:
-    try:
-        found = schema.check({name: columns[name] for name in schema.names})
-    except SchemaMismatchError as error:
-        raise ShardCorruptError(f"{path}: {error}") from error
-    if found != num_rows or len(columns[KEY]) != num_rows:
-        raise ShardCorruptError(
-            f"{path} has {found} rows and {len(columns[KEY])} keys; "
-            f"its manifest entry says {num_rows}"
-        )

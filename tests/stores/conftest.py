@@ -33,16 +33,24 @@ def _load(path: Path) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def run() -> ModuleType:
-    """The module tests/stores/write_store.py."""
-    return _load(SCRIPT)
+def shard_format(request) -> str:
+    """Of the stores that `run` and `start` make; modules parametrise it to have both."""
+    return getattr(request, "param", "hdf5")
 
 
 @pytest.fixture(scope="session")
-def start() -> Callable[..., BaseProcess]:
+def run(shard_format) -> ModuleType:
+    """The module tests/stores/write_store.py."""
+    module = _load(SCRIPT)
+    module.SHARD_FORMAT = shard_format
+    return module
+
+
+@pytest.fixture(scope="session")
+def start(shard_format) -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stores.writer", "stores.sources", "stores.verify", "s3fs"])
+    context.set_forkserver_preload(["stores.convert", "stores.sources", "stores.verify", "s3fs"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (
@@ -50,6 +58,7 @@ def start() -> Callable[..., BaseProcess]:
             f"spec = importlib.util.spec_from_file_location('write_store', {str(SCRIPT)!r})\n"
             "run = importlib.util.module_from_spec(spec)\n"
             "spec.loader.exec_module(run)\n"
+            f"run.SHARD_FORMAT = {shard_format!r}\n"
         )
         process = context.Process(target=exec, args=(prelude + code, names), daemon=True)
         process.start()

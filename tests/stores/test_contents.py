@@ -1,5 +1,9 @@
+import pytest
+
 from stores.contents import is_store, leftovers, read_contents
 from stores.layout import Layout
+
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 def test_a_folder_is_a_store_with_a_manifest_or_with_commit_marks(run, tmp_path):
@@ -14,7 +18,7 @@ def test_contents_come_from_any_shard_that_can_be_read(run, tmp_path):
     run.main(str(run.make_source(tmp_path / "in", 20)), str(tmp_path / "a"), 5)
     expected = read_contents(tmp_path / "a")
     (tmp_path / "a" / "manifest.json").unlink()
-    (tmp_path / "a" / "shards" / "t-000000.h5").write_text("damaged")
+    (tmp_path / "a" / run.shard_file(0)).write_text("damaged")
     found = read_contents(tmp_path / "a")
     assert (found.header, found.shards) == (expected.header, expected.shards)
 

@@ -4,10 +4,13 @@ import pickle
 import h5py
 import numpy as np
 import pytest
+import webdataset
 
 from stores.errors import KeyNotFoundError, SchemaMismatchError, ShardCorruptError
 from stores.reader import StoreReader
 from stores.store import Store
+
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +148,16 @@ def test_a_missing_or_cut_shard_is_named_when_it_is_read(run, tmp_path):
     assert reader.rows([len(reader) - 1], ["s"])["s"].any()
 
 
-def test_h5py_alone_reads_a_shard(path):
-    with h5py.File(path / "shards" / "t-000000.h5") as file:
-        keys = file["key"].asstr()[()].tolist()
-        rows = file["s"][()]
-        assert file.attrs["fingerprint.clip"] == "c0ffee"
+def test_a_stranger_reads_a_shard_with_h5py_or_webdataset_alone(run, path):
     reader = StoreReader(path)
-    assert keys == reader.keys[: len(keys)]
-    np.testing.assert_array_equal(rows, reader.column("s")[: len(keys)])
+    num_rows = reader.manifest.shards[0].rows
+    if run.SHARD_FORMAT == "hdf5":
+        with h5py.File(path / run.shard_file(0)) as file:
+            keys, rows = file["key"].asstr()[()].tolist(), file["s"][()]
+            assert file.attrs["fingerprint.clip"] == "c0ffee"
+    else:
+        shard = webdataset.WebDataset(str(path / run.shard_file(0)), shardshuffle=False)
+        samples = list(shard.decode())
+        keys, rows = [s["json"]["key"] for s in samples], np.stack([s["s.npy"] for s in samples])
+    assert keys == reader.keys[:num_rows]
+    np.testing.assert_array_equal(rows, reader.column("s")[:num_rows])

@@ -16,6 +16,7 @@ from stores.store import Store
 
 SCHEMA = Schema((Column("clip", (4,), "float32"),))
 PRINTS = {"clip": "aaa", "s": "bbb"}
+both_formats = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 def _create(path) -> Store:
@@ -98,6 +99,7 @@ def test_a_driver_removes_temporary_files_of_killed_runs_and_no_others(tmp_path)
         assert foreign.exists()
 
 
+@both_formats
 def test_commits_of_others_are_seen_before_and_after_the_manifest_is_written(run, tmp_path):
     source = run.make_source(tmp_path / "in", 30)
     run.main(str(source), str(tmp_path / "a"), 5)
@@ -110,6 +112,7 @@ def test_commits_of_others_are_seen_before_and_after_the_manifest_is_written(run
             schema=run.SCHEMA,
             fingerprints=run.FINGERPRINTS,
             split_eval=0.25,
+            shard_format=run.SHARD_FORMAT,
         ).manifest.to_bytes()
     )
     assert Store.open(tmp_path / "a").manifest.shards == store.manifest.shards
@@ -117,6 +120,7 @@ def test_commits_of_others_are_seen_before_and_after_the_manifest_is_written(run
     assert (store.path / "manifest.json").read_bytes() == whole
 
 
+@both_formats
 def test_a_lost_manifest_is_made_again_from_the_shards(run, tmp_path):
     source = run.make_source(tmp_path / "in", 30)
     run.main(str(source), str(tmp_path / "a"), 5)
@@ -128,6 +132,7 @@ def test_a_lost_manifest_is_made_again_from_the_shards(run, tmp_path):
     assert run.digests(tmp_path / "a") == before
 
 
+@both_formats
 def test_a_copy_without_commit_marks_is_read_by_its_manifest(run, tmp_path):
     run.main(str(run.make_source(tmp_path / "in", 30)), str(tmp_path / "a"), 5)
     shards = Store.open(tmp_path / "a").manifest.shards

@@ -1,15 +1,17 @@
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 
 from stores.blobs import write_blob
+from stores.formats.registry import shard_format as format_named
 from stores.plan import ShardPlan
 from stores.sources import SourceItem
 from stores.store import Store
 from stores.verify import verify_store
 from stores.writer import ShardWriter
+
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +50,17 @@ def test_a_flipped_byte_is_found_wherever_it_is(path, place):
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_cut_shard_is_found(path, full):
-    shard = path / "shards" / "t-000001.h5"
+def test_a_cut_shard_is_found(run, path, full):
+    shard = path / run.shard_file(1)
     shard.write_bytes(shard.read_bytes()[:-1])
-    assert _found(path, full=full) == [("shards/t-000001.h5", "size")]
+    assert _found(path, full=full) == [(run.shard_file(1), "size")]
 
 
-@pytest.mark.parametrize(
-    "name", ["shards/t-000001.h5", "inputs/t-000001.jsonl", "rejects/t-000001.jsonl"]
-)
-def test_a_missing_file_is_found(path, name):
-    (path / name).unlink()
-    assert (name, "missing") in _found(path, full=False)
+@pytest.mark.parametrize("folder", ["shards", "inputs", "rejects"])
+def test_a_missing_file_is_found(path, folder):
+    (file,) = (path / folder).glob("t-000001.*")
+    file.unlink()
+    assert (f"{folder}/{file.name}", "missing") in _found(path, full=False)
 
 
 def test_a_missing_commit_mark_is_found(path):
@@ -76,20 +77,20 @@ def test_a_missing_blob_and_a_missing_scan_record_are_found(path):
     ]
 
 
-def test_files_that_do_not_belong_are_found_and_left_alone(path):
+def test_files_that_do_not_belong_are_found_and_left_alone(run, path):
     (path / "shards" / "notes.txt").write_text("mine")
-    (path / "shards" / "t-000099.h5").write_text("never committed")
+    (path / run.shard_file(99)).write_text("never committed")
     (path / "shards" / ".t-000098.h5.1-ab.tmp").write_text("killed")
     assert _found(path, full=False) == [
         ("shards/.t-000098.h5.1-ab.tmp", "leftover"),
         ("shards/notes.txt", "extra"),
-        ("shards/t-000099.h5", "leftover"),
+        (run.shard_file(99), "leftover"),
     ]
     assert (path / "shards" / "notes.txt").read_text() == "mine"
 
 
-def test_shards_that_changed_places_are_found(path):
-    first, second = path / "shards" / "t-000000.h5", path / "shards" / "t-000001.h5"
+def test_shards_that_changed_places_are_found(run, path):
+    first, second = path / run.shard_file(0), path / run.shard_file(1)
     first.rename(path / "x")
     second.rename(first)
     (path / "x").rename(second)
@@ -97,20 +98,24 @@ def test_shards_that_changed_places_are_found(path):
     assert kinds & {"digest", "size"}
 
 
-def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(path):
-    shard = path / "shards" / "t-000001.h5"
-    with h5py.File(shard, "r+") as file:
-        file["s"][0, 0, 0] = float("nan")
-        file.attrs["header"] = str(file.attrs["header"]).replace("c0ffee", "c0ffe3")
+def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(run, path):
+    file, store = run.shard_file(1), Store.open(path)
+    shards, schema = format_named(store.header.shard_format), store.header.schema
+    columns = shards.map_shard(path / file, schema, store.manifest.shards[1].rows)
+    keys = [key.decode() for key in columns.pop("key").tolist()]
+    rows = {name: np.array(column) for name, column in columns.items()}
+    rows["s"][0, 0, 0] = float("nan")
+    header = store.header.to_json() | {"fingerprints": {"clip": "c0ffe3"}}
+    shards.write_shard(path / file, keys, rows, schema, header)
     found = _found(path, full=True)
-    assert ("shards/t-000001.h5", "digest") in found or ("shards/t-000001.h5", "size") in found
+    assert (file, "digest") in found or (file, "size") in found
     Store.open(path).layout.entry(1).write_bytes(_entry_of(path, 1))
     Store.open(path).consolidate()
     (path / "manifest.json").unlink()
     Store.open(path).consolidate()
     found = _found(path, full=True)
-    assert ("shards/t-000001.h5", "values") in found
-    assert ("shards/t-000001.h5", "structure") in found
+    assert (file, "values") in found
+    assert (file, "structure") in found
 
 
 def _entry_of(path, number: int) -> bytes:
@@ -118,13 +123,13 @@ def _entry_of(path, number: int) -> bytes:
     import hashlib
     from dataclasses import replace
 
-    entry = Store.open(path).manifest.shards[number]
-    data = (path / "shards" / f"{entry.name}.h5").read_bytes()
+    store = Store.open(path)
+    entry, data = store.manifest.shards[number], store.layout.shard(number).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     return replace(entry, size_bytes=len(data), sha256=digest).to_bytes()
 
 
-def test_a_key_in_two_shards_is_found(path):
+def test_a_key_in_two_shards_is_found(run, path):
     store = Store.open(path)
     entry = store.manifest.shards[0]
     for of in (store.layout.shard, store.layout.inputs, store.layout.rejects):
@@ -133,7 +138,7 @@ def test_a_key_in_two_shards_is_found(path):
     mark = mark.replace("t-000000", "t-000009").replace('"number": 0', '"number": 9')
     store.layout.entry(9).write_text(mark)
     found = _found(path, full=True)
-    assert found.count(("shards/t-000009.h5", "duplicate_key")) == entry.rows
+    assert found.count((run.shard_file(9), "duplicate_key")) == entry.rows
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"not json"])

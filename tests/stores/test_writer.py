@@ -9,13 +9,23 @@ from stores.store import Store
 from stores.verify import verify_store
 from stores.writer import ShardWriter
 
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
+
 KEYS = ("a", "b/ü", "c\nd", "../up", "x" * 500)
 
 
 @pytest.fixture
 def store(run, tmp_path) -> Store:
+    return _create(run, tmp_path / "t.store")
+
+
+def _create(run, path) -> Store:
     return Store.create(
-        tmp_path / "t.store", name="t", schema=run.SCHEMA, fingerprints=run.FINGERPRINTS
+        path,
+        name="t",
+        schema=run.SCHEMA,
+        fingerprints=run.FINGERPRINTS,
+        shard_format=run.SHARD_FORMAT,
     )
 
 
@@ -29,9 +39,7 @@ def _rows(run, keys) -> dict[str, np.ndarray]:
 
 
 def test_rows_lie_in_the_order_of_the_plan_whatever_the_order_they_come_in(run, store, tmp_path):
-    other = Store.create(
-        tmp_path / "o.store", name="t", schema=run.SCHEMA, fingerprints=run.FINGERPRINTS
-    )
+    other = _create(run, tmp_path / "o.store")
     whole, parts = ShardWriter(store, _plan()), ShardWriter(other, _plan())
     whole.add(KEYS, _rows(run, KEYS))
     for keys in (KEYS[3:], KEYS[:1], KEYS[1:3]):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from stores.checksum import sha256_bytes
+from stores.layout import SHARD_SUFFIXES
 from stores.plan import ShardPlan, plan_shards
 from stores.schema import Column, Schema
 from stores.sources import read_image_bytes, scan_images
@@ -17,13 +18,20 @@ from stores.writer import ShardWriter
 
 SCHEMA = Schema((Column("clip", (16,), "float32"), Column("s", (5, 40), "float32")))
 FINGERPRINTS = {"clip": "c0ffee", "s": "beef"}
+SHARD_FORMAT = "hdf5"
+"""Of the stores that `main` makes; tests set it."""
 
 
 def main(
     source: str, path: str, shard_rows: int, *, locked: bool = True, retry_rejects: bool = False
 ) -> None:
     store = Store.open_or_create(
-        path, name="t", schema=SCHEMA, fingerprints=FINGERPRINTS, split_eval=0.25
+        path,
+        name="t",
+        schema=SCHEMA,
+        fingerprints=FINGERPRINTS,
+        split_eval=0.25,
+        shard_format=SHARD_FORMAT,
     )
     if not locked:
         commit_all(store, source, shard_rows)
@@ -31,6 +39,11 @@ def main(
     with store.lock():
         store.consolidate()
         commit_all(store, source, shard_rows, retry_rejects=retry_rejects)
+
+
+def shard_file(number: int) -> str:
+    """The name of a shard's file in its store."""
+    return f"shards/t-{number:06d}{SHARD_SUFFIXES[SHARD_FORMAT]}"
 
 
 def commit_all(store: Store, source: str, shard_rows: int, *, retry_rejects: bool = False) -> None:

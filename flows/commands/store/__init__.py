@@ -10,6 +10,7 @@ command = LazyGroup(
         "verify": "Check a store against its manifest.",
         "repair": "Rebuild a manifest from the shards and set damaged shards aside.",
         "merge": "Put the rows of several stores into one.",
+        "convert": "Write a store in another format or precision.",
         "import": "Make a store from vectors in another layout.",
         "export": "Write a store's vectors in another layout.",
     },

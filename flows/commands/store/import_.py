@@ -24,17 +24,17 @@ from stores.places import StorePath
 @click.argument("source", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--layout",
-    type=click.Choice(["official"]),
+    type=click.Choice(["official", "clip-retrieval"]),
     default="official",
     show_default=True,
-    help="official: {c,w,s}space_{noise,ffhq}_feat.npy or {c,wplus,s}space_img_feat.npy.",
+    help="official: {c,w,s}space_{noise,ffhq}_feat.npy or {c,wplus,s}space_img_feat.npy. "
+    "clip-retrieval: img_emb/img_emb_0.npy with metadata/metadata_0.parquet, and so on.",
 )
 @click.option(
     "--clip-pre",
     type=click.Choice(["official", "box7"]),
-    default="box7",
-    show_default=True,
-    help="CLIP pre-processing behind the embeddings; box7 in all published ones.",
+    help="CLIP pre-processing behind the embeddings (default: box7 for the layout official, as in "
+    "all published ones; official for clip-retrieval).",
 )
 @model_file_options
 @click.option("--neutral", help="The domain's neutral word (default: the models', else face).")
@@ -61,6 +61,8 @@ def command(
     from flows.steps.exchange import ImportConfig, import_vectors, preview
     from flows.steps.progress import Progress
 
+    by_layout = {"official": "box7", "clip-retrieval": "official"}
+    options["clip_pre"] = options["clip_pre"] or by_layout[options["layout"]]
     models = take_model_file_options(options, clip_pre=options["clip_pre"])
     config = checked(ImportConfig, store=store, source=source, models=models, **options)
     show_config(config)

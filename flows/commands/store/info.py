@@ -23,7 +23,11 @@ def command(store: StorePath, *, as_json: bool) -> None:
     reasons = Counter(reason for _key, reason, _detail in reader.rejects())
     result = {
         "store": str(store),
-        "columns": {c.name: f"{list(c.shape)} {c.dtype}" for c in reader.schema.columns},
+        "format": reader.manifest.header.shard_format,
+        "columns": {
+            c.name: f"{list(c.shape)} {c.dtype}{' (scaled)' if c.scaling else ''}"
+            for c in reader.schema.columns
+        },
         "inputs": counts.inputs,
         "rows": counts.rows,
         "rejects": counts.rejects,

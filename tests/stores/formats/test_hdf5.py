@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from stores.errors import SchemaMismatchError, ShardCorruptError
+from stores.formats.common import decode_keys
 from stores.formats.hdf5 import (
-    decode_keys,
     map_shard,
     pack_arrays,
     read_header,
