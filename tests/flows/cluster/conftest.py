@@ -36,8 +36,9 @@ from pathlib import Path
 def _observe(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".png"):
         name = Path(arguments[0]).name
-        with os.fdopen(os.open(opened, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666), "w") as file:
-            file.write(f"{time.time()} {os.getpid()} {name}\\n")
+        log = os.open(f"{opened}-{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        os.write(log, f"{time.time()} {name}\\n".encode())
+        os.close(log)
         first = not os.path.exists(flag)
         exec(on_open, globals() | {"name": name, "first": first})
 sys.addaudithook(_observe)
@@ -80,8 +81,10 @@ class Cluster:
         names = {"opened": self.folder / "opened", "flag": self.folder / "flag"}
         observe = "".join(f"{name} = {str(path)!r}\n" for name, path in names.items())
         observe += f"on_open = {on_open!r}\n{before}\n{OBSERVE}"
+        known = self.log.read_text().count("Register worker addr")
         worker = self._run("dask_worker", options, before=observe)
         self.workers.append(worker)
+        wait_until(lambda: self.log.read_text().count("Register worker addr") > known)
         return worker
 
     def _run(self, program: str, arguments: list[str], *, before: str) -> BaseProcess:
@@ -105,9 +108,9 @@ class Cluster:
 
     def opened(self) -> list[tuple[float, str]]:
         """Time and name of each image that a worker opened."""
-        file = self.folder / "opened"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return [(float(line.split()[0]), line.split()[2]) for line in lines]
+        files = self.folder.glob("opened-*")
+        lines = [line.split() for file in files for line in file.read_text().splitlines()]
+        return [(float(when), name) for when, name in lines]
 
     def stop(self) -> None:
         """Kill what this cluster started and still runs."""

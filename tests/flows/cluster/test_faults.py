@@ -29,8 +29,8 @@ SOON = "import dask\ndask.config.set({'distributed.comm.timeouts.connect': '2s'}
 """A driver that gives a lost scheduler up soon."""
 HEARTBEATS = "import dask\ndask.config.set({'distributed.scheduler.worker-ttl': '1s'})"
 """A scheduler that gives silent workers up soon (Dask makes at least five seconds of it)."""
-SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4000, 4000))"
-"""A worker whose disk is full: no shard fits."""
+SMALL_FILES = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))"
+"""A worker whose disk is full: no shard fits (8 rows of 1 KB), its list of opened images does."""
 
 
 def num_commits(store: Path) -> int:
