@@ -1,10 +1,18 @@
 """The recorded full run: each stage a task run with artifacts of its own."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.exits import IncompleteError
+
+PROGRAM = Path(sys.executable).with_name("deltaedit")
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -59,11 +67,30 @@ def test_every_stage_is_a_task_run_and_what_is_missing_fails_the_flow(config):
 
 
 @pytest.mark.slow
-def test_with_prefect_asked_for_the_temporary_server_records_a_run(call, encoded, tmp_path):
-    before = "\n".join(
-        f"os.environ[{name!r}] = {value!r}"
-        for name, value in {"PREFECT_HOME": str(tmp_path / "home")}.items()
+def test_with_prefect_asked_for_a_temporary_server_records_the_run_and_ends_with_it(
+    encoded, tmp_path
+):
+    store = shutil.copytree(encoded, tmp_path / "copy.store")
+    home = tmp_path / "home"
+    environment = {**os.environ, "PREFECT_HOME": str(home), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [PROGRAM, "index", store, "--neighbours", "3", "--prefect", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
-    run = call("index", encoded, "--neighbours", 3, "--prefect", "--json", before=before)
-    assert json.loads(run.out)["neighbours"] == 3
-    assert (tmp_path / "home" / "prefect.db").exists()
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["neighbours"] == 3
+    assert (home / "prefect.db").exists()
+    left = [p for p in psutil.process_iter() if home_of(p) == str(home)]
+    assert not left
+
+
+def home_of(process):
+    """The PREFECT_HOME that a process was started with."""
+    try:
+        return process.environ().get("PREFECT_HOME")
+    except (psutil.AccessDenied, psutil.NoSuchProcess, psutil.ZombieProcess):
+        return None
