@@ -125,9 +125,14 @@ class Store:
             StoreError: The store's split differs from `split_eval`.
         """
         if not is_store(Path(path)):
-            return cls.create(
-                path, name=name, schema=schema, fingerprints=fingerprints, split_eval=split_eval
-            )
+            try:
+                return cls.create(
+                    path, name=name, schema=schema, fingerprints=fingerprints, split_eval=split_eval
+                )
+            except StoreError:
+                if not is_store(Path(path)):
+                    raise
+                _log.info("%s was made by another run in this moment", path)
         store = cls.open(path, schema=schema, fingerprints=fingerprints)
         if store.header.eval_fraction != split_eval:
             raise StoreError(
