@@ -4,17 +4,19 @@ Shards are cut from the sorted keys and take the lowest free numbers, so a run t
 resumed makes exactly the shards of one that was not.
 """
 
-from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import count, islice
+from itertools import count
 
-from stores.checksum import sha256_bytes, sha256_file
+import numpy as np
+
+from stores.checksum import sha256_bytes, sha256_part
 from stores.errors import StoreError
+from stores.listing import Listing, SourceItem
 from stores.quarantine import shards_set_aside
 from stores.records import Duplicate, Input, Reject, inputs_to_bytes
-from stores.sources import Scan, SourceItem
+from stores.sources import Scan
 from stores.store import Store
 
 
@@ -24,7 +26,7 @@ class ShardPlan:
 
     number: int
     """The number it will have."""
-    items: tuple[SourceItem, ...]
+    items: Sequence[SourceItem]
     """Its inputs, sorted by key."""
     num_retries: int = 0
     """How many of them are rejects of an earlier shard, tried again."""
@@ -73,22 +75,24 @@ def plan_shards(scan: Scan, store: Store, shard_rows: int, *, retry_rejects: boo
     """
     if shard_rows < 1:
         raise StoreError(f"shard_rows must be at least 1, got {shard_rows}")
-    ledger = _compare(scan.items, store)
-    rejects, duplicates, replaced = _settle_scan(scan, store, ledger)
-    retries = _rejected(store) if retry_rejects else set()
-    pending = [
-        item
-        for item, done in zip(scan.items, ledger.done, strict=True)
-        if (not done and item.key not in replaced) or (done and item.key in retries)
-    ]
+    items = scan.items if isinstance(scan.items, Listing) else Listing.of(scan.items)
+    ledger = _compare(items, store)
+    rejects, duplicates, replaced = _settle_scan(scan, items, store, ledger)
+    is_pending = ~ledger.done
+    is_pending[_found(items, replaced)] = False
+    is_retry = np.zeros(len(items), dtype=bool)
+    if retry_rejects:
+        is_retry[_found(items, _rejected(store))] = True
+        is_retry &= ledger.done
+    is_pending |= is_retry
     unlisted = {reject.key for reject in scan.rejects} | {dup.key for dup in scan.duplicates}
     return Plan(
-        shards=list(_cut(pending, retries, store, shard_rows)),
+        shards=list(_cut(items, is_pending, is_retry, store, shard_rows)),
         changed=sorted(ledger.changed | (ledger.absent & {r.key for r in scan.rejects})),
         vanished=sorted(ledger.absent - unlisted),
         rejects=rejects,
         duplicates=duplicates,
-        num_accounted=len(scan.items) + len(unlisted) - len(pending),
+        num_accounted=len(items) + len(unlisted) - int(is_pending.sum()),
     )
 
 
@@ -96,38 +100,47 @@ def plan_shards(scan: Scan, store: Store, shard_rows: int, *, retry_rejects: boo
 class _Ledger:
     """A listing against the inputs of the committed shards."""
 
-    done: bytearray
-    """1 for each listed item that a shard accounts for."""
+    done: np.ndarray
+    """[N] bool: whether a shard accounts for each listed item."""
     changed: set[str]
     """Keys whose size or time no record agrees with."""
     absent: set[str]
     """Keys of records that are not among the listed items."""
 
 
-def _compare(items: Sequence[SourceItem], store: Store) -> _Ledger:
-    keys = [item.key for item in items]
-    identities = [Input(item.key, item.size_bytes, item.mtime_ns) for item in items]
-    ledger = _Ledger(bytearray(len(items)), set(), set())
+def _found(items: Listing, keys: Collection[str]) -> np.ndarray:
+    """Places of those keys that are listed."""
+    places = items.places(list(keys))
+    return places[places >= 0]
+
+
+def _compare(items: Listing, store: Store) -> _Ledger:
+    ledger = _Ledger(np.zeros(len(items), dtype=bool), set(), set())
     unchanged: set[str] = set()
     for number, entry in store.manifest.shards.items():
         # An undisturbed shard covers one run of the sorted keys: its digest saves its list.
-        first, last = bisect_left(keys, entry.first_key), bisect_right(keys, entry.last_key)
-        same_length = last - first == entry.inputs
-        if same_length and sha256_bytes(inputs_to_bytes(identities[first:last])) == (
-            entry.listing_sha256 or entry.inputs_sha256
-        ):
-            ledger.done[first:last] = b"\1" * entry.inputs
+        first, last = items.bisect(entry.first_key), items.bisect(entry.last_key, right=True)
+        listed = entry.listing_sha256 or entry.inputs_sha256
+        is_run = last - first == entry.inputs and not entry.retries
+        if is_run and _listing_digest(items[first:last]) == listed:
+            ledger.done[first:last] = True
             continue
-        for record in store.read_inputs(number):
-            place = bisect_left(keys, record.key)
-            if place == len(keys) or keys[place] != record.key:
+        records = store.read_inputs(number)
+        places = items.places([record.key for record in records])
+        ledger.done[places[places >= 0]] = True
+        for record, place in zip(records, places.tolist(), strict=True):
+            if place < 0:
                 ledger.absent.add(record.key)
-                continue
-            ledger.done[place] = 1
-            same = _is_unchanged(items[place], record)
-            (unchanged if same else ledger.changed).add(record.key)
+            elif not _is_unchanged(items[place], record):
+                ledger.changed.add(record.key)
+            elif entry.retries:
+                unchanged.add(record.key)
     ledger.changed -= unchanged
     return ledger
+
+
+def _listing_digest(items: Listing) -> str:
+    return sha256_bytes(inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items))
 
 
 def _is_unchanged(item: SourceItem, record: Input) -> bool:
@@ -137,13 +150,13 @@ def _is_unchanged(item: SourceItem, record: Input) -> bool:
     if record.sha256 is None:
         return False
     try:
-        return sha256_file(item.path) == record.sha256
+        return sha256_part(item.path, item.offset_bytes, item.size_bytes) == record.sha256
     except OSError:
         return False  # the run that reads it says why
 
 
 def _settle_scan(
-    scan: Scan, store: Store, ledger: _Ledger
+    scan: Scan, items: Listing, store: Store, ledger: _Ledger
 ) -> tuple[list[Reject], list[Duplicate], set[str]]:
     """The record of rejects and duplicates, so that every input has exactly one outcome.
 
@@ -153,18 +166,23 @@ def _settle_scan(
     Returns:
         Rejects, duplicates, and the listed items that became duplicates.
     """
-    duplicates, replaced = _settle_duplicates(scan, ledger)
+    duplicates, replaced = _settle_duplicates(scan, items, ledger)
     rejects = [reject for reject in scan.rejects if reject.key not in ledger.absent]
-    listed = {item.key for item in scan.items} | {reject.key for reject in scan.rejects}
+    old_rejects, old_duplicates = store.scan_record()
+    old_keys = [line.key for line in (*old_rejects, *old_duplicates)]
+    is_listed = items.places(old_keys) >= 0
+    listed = {key for key, flag in zip(old_keys, is_listed.tolist(), strict=True) if flag}
+    listed.update(reject.key for reject in scan.rejects)
     listed.update(duplicate.key for duplicate in scan.duplicates)
     listed.update(scan.tars)  # one refused before and mended since is an input no more
-    old_rejects, old_duplicates = store.scan_record()
     rejects += [reject for reject in old_rejects if reject.key not in listed]
     duplicates += [duplicate for duplicate in old_duplicates if duplicate.key not in listed]
     return sorted(rejects), sorted(duplicates), replaced
 
 
-def _settle_duplicates(scan: Scan, ledger: _Ledger) -> tuple[list[Duplicate], set[str]]:
+def _settle_duplicates(
+    scan: Scan, items: Listing, ledger: _Ledger
+) -> tuple[list[Duplicate], set[str]]:
     """Duplicates to record, and items that became duplicates.
 
     A listing lets the smallest key stay. Where a copy with a larger key is committed already, as
@@ -173,13 +191,13 @@ def _settle_duplicates(scan: Scan, ledger: _Ledger) -> tuple[list[Duplicate], se
     copies: defaultdict[str, list[str]] = defaultdict(list)
     for duplicate in scan.duplicates:
         copies[duplicate.of_key].append(duplicate.key)
-    flagged = zip(scan.items, ledger.done, strict=True)
-    done = {item.key for item, flag in flagged if flag and item.key in copies}
+    places = items.places(list(copies)).tolist()
     duplicates: list[Duplicate] = []
     replaced: set[str] = set()
-    for original, keys in copies.items():
+    for (original, keys), place in zip(copies.items(), places, strict=True):
         committed = [key for key in keys if key in ledger.absent]
-        keeper = original if original in done or not committed else min(committed)
+        is_done = place >= 0 and ledger.done[place]
+        keeper = original if is_done or not committed else min(committed)
         if keeper != original:
             replaced.add(original)
             duplicates.append(Duplicate(original, keeper))
@@ -202,20 +220,23 @@ def _rejected(store: Store) -> set[str]:
 
 
 def _cut(
-    pending: Sequence[SourceItem], retries: set[str], store: Store, shard_rows: int
+    items: Listing, is_pending: np.ndarray, is_retry: np.ndarray, store: Store, shard_rows: int
 ) -> Iterator[ShardPlan]:
     """Shards in quarantine as they were cut before, the rest in the order of keys."""
     taken = set(store.manifest.shards)
-    again = {n: keys for n, keys in shards_set_aside(store.layout).items() if n not in taken}
-    wanted = {key for keys in again.values() for key in keys}
-    left = {item.key: item for item in pending if item.key in wanted}
-    for number, keys in again.items():
-        items = tuple(left.pop(key) for key in keys if key in left)
-        if items:
+    left = is_pending.copy()
+
+    def shard(number: int, places: np.ndarray) -> ShardPlan:
+        return ShardPlan(number, items[places], int(is_retry[places].sum()))
+
+    for number, keys in shards_set_aside(store.layout).items():
+        places = np.sort(_found(items, keys))
+        places = places[left[places]]
+        if len(places) and number not in taken:
             taken.add(number)
-            yield ShardPlan(number, items, sum(item.key in retries for item in items))
-    rest = [item for item in pending if item.key not in wanted] if wanted else pending
+            left[places] = False
+            yield shard(number, places)
+    rest = np.flatnonzero(left)
     numbers = (number for number in count() if number not in taken)
     for start, number in zip(range(0, len(rest), shard_rows), numbers, strict=False):
-        items = tuple(islice(rest, start, start + shard_rows))
-        yield ShardPlan(number, items, sum(item.key in retries for item in items))
+        yield shard(number, rest[start : start + shard_rows])

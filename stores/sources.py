@@ -9,14 +9,16 @@ import os
 import stat
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
+
+import numpy as np
 
 from stores.checksum import sha256_part
 from stores.errors import KeyCollisionError, SourceError
 from stores.keys import key_of_name
+from stores.listing import Listing, SourceItem, Table
 from stores.patterns import paths_of
 from stores.records import Duplicate, Reject
 from stores.tar_members import is_tar, tar_members
@@ -25,33 +27,16 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Names that end so, in any case, are taken for images when a folder or a tar is listed."""
-_by_key = attrgetter("key")
 HEAD_BYTES = 65536
 """Enough to tell most files of one size apart."""
-
-
-@dataclass(frozen=True, slots=True)
-class SourceItem:
-    """One input."""
-
-    key: str
-    """Its row's key: unique in the listing, valid text, the same on every machine."""
-    path: str = ""
-    """Where to read it, as Python spells names that are not UTF-8 (surrogate escapes)."""
-    size_bytes: int = 0
-    """Its length."""
-    mtime_ns: int = 0
-    """Time of its last change in nanoseconds since 1970; of a member, that of its tar."""
-    offset_bytes: int = 0
-    """Where it begins in the file at `path`: above 0 for members of a tar, behind their headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
     """What a listing found: every input is in exactly one of the three."""
 
-    items: list[SourceItem]
-    """Inputs to work on, sorted by key."""
+    items: Sequence[SourceItem]
+    """Inputs to work on, sorted by key: a `Listing`, as many of them as there may be."""
     rejects: list[Reject] = field(default_factory=list)
     """Inputs that cannot be read, sorted by key."""
     duplicates: list[Duplicate] = field(default_factory=list)
@@ -93,7 +78,7 @@ def sampled_items(num_samples: int, seed: int) -> Scan:
     """
     if num_samples < 1:
         raise SourceError("empty", f"sampled:{num_samples} asks for no sample; ask for 1 or more")
-    return Scan(sorted((SourceItem(f"z/{seed}/{i}") for i in range(num_samples)), key=_by_key))
+    return Scan(Listing.of(SourceItem(f"z/{seed}/{i}") for i in range(num_samples)))
 
 
 def read_image_bytes(item: SourceItem) -> bytes:
@@ -120,22 +105,21 @@ class _Found:
     """What the sources gave so far."""
 
     def __init__(self) -> None:
-        self.items: dict[str, SourceItem] = {}
+        self.table = Table()
         self.rejects: dict[str, Reject] = {}
         self.tars: list[str] = []
-        self.num_repeated = 0
 
     @property
     def num_taken(self) -> int:
         """Inputs that the sources named so far."""
-        return len(self.items) + len(self.rejects) + self.num_repeated
+        return len(self.table) + len(self.rejects)
 
     def take(self, path: str, name: str) -> None:
         """Take one file in: as an item, or as a reject that says why not."""
         key = key_of_name(name)
         status = self._regular(path, key)
         if status is not None:
-            self._add(SourceItem(key, path, status.st_size, status.st_mtime_ns))
+            self.table.add(SourceItem(key, path, status.st_size, status.st_mtime_ns))
 
     def take_tar(self, path: str, name: str) -> None:
         """Take the images of a tar in; what is wrong with it, or with one of them, is a reject."""
@@ -148,7 +132,7 @@ class _Found:
                     self.rejects[found.key] = found
                 else:
                     place = (found.size_bytes, status.st_mtime_ns, found.offset_bytes)
-                    self._add(SourceItem(found.key, path, *place))
+                    self.table.add(SourceItem(found.key, path, *place))
         except OSError as error:
             self.refuse(key_of_name(name), *_explain(error, path))
         self.tars.append(key_of_name(name))
@@ -164,26 +148,6 @@ class _Found:
             return status
         self.refuse(key, "not_a_file", f"{path!r} is not a regular file")
         return None
-
-    def _add(self, item: SourceItem) -> None:
-        former = self.items.setdefault(item.key, item)
-        if former is item:
-            return
-        if not Path(item.path).samefile(former.path):
-            raise KeyCollisionError(
-                f"{former.path!r} and {item.path!r} would both give the key {item.key!r}. Give "
-                "their common parent folder (of tars: a pattern such as PARENT/*/*.tar) as the one "
-                "source, or a folder with a symbolic link to each."
-            )
-        if former.offset_bytes == item.offset_bytes:
-            self.num_repeated += 1
-        else:
-            self.refuse(
-                item.key,
-                "duplicate_member",
-                f"{item.path!r} has two members of this name, at bytes {former.offset_bytes} and "
-                f"{item.offset_bytes}; write the tar again with a name for each",
-            )
 
     def refuse(self, key: str, reason: str, detail: str) -> None:
         """Record an input that cannot be read."""
@@ -210,21 +174,23 @@ def _scan_folder(
     """List a folder; `ancestors` (device, inode) ends loops of symbolic links."""
     try:
         identity = Path(folder).stat()
+        place = (identity.st_dev, identity.st_ino)
+        if place in ancestors:
+            return
+        folders: list[tuple[str, str]] = []
         with os.scandir(folder) as listing:
-            entries = sorted(listing, key=lambda entry: entry.name)
+            for entry in listing:  # never all at once: a folder may have 10^7
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders.append((entry.path, entry.name))
+                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                    found.take(entry.path, prefix + entry.name)
     except OSError as error:
         found.refuse(key_of_name(prefix or "."), *_explain(error, folder))
         return
-    place = (identity.st_dev, identity.st_ino)
-    if place in ancestors:
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if _is_folder(entry):
-            _scan_folder(entry.path, f"{prefix}{entry.name}/", found, (*ancestors, place))
-        elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-            found.take(entry.path, prefix + entry.name)
+    for path, name in folders:
+        _scan_folder(path, f"{prefix}{name}/", found, (*ancestors, place))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -257,34 +223,78 @@ def _set_copies_apart(found: _Found) -> Scan:
     Only files of one size are read: their first block, then all of those that agree in it. Empty
     files are left alone, so that each is refused as empty and none as a copy.
     """
-    items = sorted(found.items.values(), key=_by_key)
-    groups = _alike(
-        found, (item for item in items if item.size_bytes), lambda item: item.size_bytes
-    )
-    for most_bytes in (HEAD_BYTES, sys.maxsize):
+    items = _one_a_key(found)
+    kept = np.ones(len(items), dtype=bool)
+    duplicates: list[Duplicate] = []
+    for places in _same_size(items.sizes):
+        groups = [places]
+        for most_bytes in (HEAD_BYTES, sys.maxsize):
+            groups = [
+                alike for group in groups for alike in _alike(found, items, group, most_bytes)
+            ]
+        for first, *copies in groups:
+            kept[copies] = False
+            of_key = items[first].key
+            duplicates += [Duplicate(items[copy].key, of_key) for copy in copies]
+    refused = items.places(list(found.rejects))
+    kept[refused[refused >= 0]] = False
+    return Scan(items[kept], sorted(found.rejects.values()), sorted(duplicates), found.tars)
 
-        def digest(item: SourceItem, most_bytes: int = most_bytes) -> str:
-            return sha256_part(item.path, item.offset_bytes, min(item.size_bytes, most_bytes))
 
-        groups = [alike for group in groups for alike in _alike(found, group, digest)]
-    duplicates = [Duplicate(item.key, first.key) for first, *copies in groups for item in copies]
-    left_out = {duplicate.key for duplicate in duplicates} | found.rejects.keys()
-    return Scan(
-        [item for item in items if item.key not in left_out],
-        sorted(found.rejects.values()),
-        sorted(duplicates),
-        found.tars,
-    )
+def _one_a_key(found: _Found) -> Listing:
+    """The items sorted by key; a file that several sources name is one, as are equal members.
+
+    Raises:
+        KeyCollisionError: Two different files have one key.
+    """
+    items = Listing.sorted(found.table)
+    kept = np.ones(len(items), dtype=bool)
+    former: SourceItem | None = None
+    for place, item in enumerate(items):
+        if former is None or item.key != former.key:
+            former = item
+            continue
+        kept[place] = False
+        _check_same(item, former, found)
+    return items if kept.all() else items[kept]
+
+
+def _check_same(item: SourceItem, former: SourceItem, found: _Found) -> None:
+    if item.path != former.path and not Path(item.path).samefile(former.path):
+        raise KeyCollisionError(
+            f"{former.path!r} and {item.path!r} would both give the key {item.key!r}. Give "
+            "their common parent folder (of tars: a pattern such as PARENT/*/*.tar) as the one "
+            "source, or a folder with a symbolic link to each."
+        )
+    if former.offset_bytes != item.offset_bytes:
+        found.refuse(
+            item.key,
+            "duplicate_member",
+            f"{item.path!r} has two members of this name, at bytes {former.offset_bytes} and "
+            f"{item.offset_bytes}; write the tar again with a name for each",
+        )
+
+
+def _same_size(sizes: np.ndarray) -> Iterator[list[int]]:
+    """Places of files that share their size, a size at a time."""
+    order = np.argsort(sizes, kind="stable")
+    ordered = sizes[order]
+    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
+    ends = np.append(starts[1:], len(ordered))
+    for at in np.flatnonzero((ends - starts > 1) & (ordered[starts] > 0)):
+        yield order[starts[at] : ends[at]].tolist()
 
 
 def _alike(
-    found: _Found, items: Iterable[SourceItem], trait: Callable[[SourceItem], object]
-) -> list[list[SourceItem]]:
-    """Groups of two and more items that share a trait; items that cannot be read are refused."""
-    groups: defaultdict[object, list[SourceItem]] = defaultdict(list)
-    for item in items:
+    found: _Found, items: Listing, places: Iterable[int], most_bytes: int
+) -> list[list[int]]:
+    """Groups of two and more that begin alike; items that cannot be read are refused."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for place in places:
+        item = items[place]
         try:
-            groups[trait(item)].append(item)
+            size_bytes = min(item.size_bytes, most_bytes)
+            groups[sha256_part(item.path, item.offset_bytes, size_bytes)].append(place)
         except OSError as error:
             found.refuse(item.key, *_explain(error, item.path))
     return [group for group in groups.values() if len(group) > 1]
