@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -108,6 +108,10 @@ class Listing(Sequence[SourceItem]):
 
     def __iter__(self) -> Iterator[SourceItem]:
         return (self._table.item(row) for row in self._rows.tolist())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In other processes a part comes alone, without the listing that it is a part of."""
+        return Listing.of, (list(self),)
 
     def __eq__(self, other: object) -> bool:
         """As a list of the same inputs."""

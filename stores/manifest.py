@@ -108,6 +108,11 @@ class ShardEntry:
                 f"for {self.inputs} inputs ({self.retries} of them retried)"
             )
 
+    @property
+    def listing_digest(self) -> str:
+        """Identity of the inputs as a listing knows them: keys, sizes and times."""
+        return self.listing_sha256 or self.inputs_sha256
+
     def to_bytes(self) -> bytes:
         """One line of JSON: the commit mark, and the entry's line in the manifest."""
         value = {key: getattr(self, name) for name, key in _ENTRY_KEYS}

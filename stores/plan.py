@@ -120,9 +120,8 @@ def _compare(items: Listing, store: Store) -> _Ledger:
     for number, entry in store.manifest.shards.items():
         # An undisturbed shard covers one run of the sorted keys: its digest saves its list.
         first, last = items.bisect(entry.first_key), items.bisect(entry.last_key, right=True)
-        listed = entry.listing_sha256 or entry.inputs_sha256
         is_run = last - first == entry.inputs and not entry.retries
-        if is_run and _listing_digest(items[first:last]) == listed:
+        if is_run and _listing_digest(items[first:last]) == entry.listing_digest:
             ledger.done[first:last] = True
             continue
         records = store.read_inputs(number)

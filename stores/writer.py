@@ -183,7 +183,7 @@ class ShardWriter:
         )
 
     def _same_inputs(self, committed: ShardEntry, entry: ShardEntry) -> ShardEntry:
-        if committed.inputs_sha256 != entry.inputs_sha256:
+        if committed.listing_digest != entry.listing_digest:
             raise StoreError(
                 f"shard {entry.number} of {self._store.path} was committed by another run from "
                 "other inputs. Nothing is lost: run the same command again to plan what is left."

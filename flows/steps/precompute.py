@@ -150,6 +150,7 @@ def precompute(
         seconds=time.perf_counter() - begin,
         stage_seconds={stage: round(spent, 3) for stage, spent in watch.seconds.items()},
         changed=len(plan.changed),
+        pending=counts.pending,
         vanished=len(plan.vanished),
         shards_failed=status.shards_failed,
         failures=tuple(f"shard {f['shard']}: {f['reason']}" for f in status.failures[:NUM_NAMED]),

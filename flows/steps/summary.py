@@ -16,7 +16,7 @@ NUM_NAMED = 5
 
 @dataclass(frozen=True, slots=True)
 class PrecomputeSummary:
-    """What a run did; every input is in exactly one of rows, rejects and duplicates."""
+    """What a run did; every input is a row, a reject, a duplicate or still pending."""
 
     store: Path
     """The store."""
@@ -38,6 +38,8 @@ class PrecomputeSummary:
     """Seconds of the main thread in each stage, summed over the workers of a cluster."""
     changed: int = 0
     """Inputs whose file changed since it was encoded; their rows are the old ones."""
+    pending: int = 0
+    """Inputs without an outcome yet: those of shards that failed, or that other runs have."""
     vanished: int = 0
     """Inputs with a row that the sources no longer have."""
     shards_failed: int = 0

@@ -240,7 +240,7 @@ def _committed(store: Store, shard: ShardPlan) -> ShardEntry | None:
     if entry is None:
         return None
     inputs = inputs_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in shard.items)
-    return entry if entry.inputs_sha256 == sha256_bytes(inputs) else None
+    return entry if entry.listing_digest == sha256_bytes(inputs) else None
 
 
 def _record(entry: ShardEntry) -> Record:

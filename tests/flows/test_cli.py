@@ -232,3 +232,45 @@ def test_a_damaged_store_ends_in_code_3(call, encoded, tmp_path):
     run = call("store", "verify", store, code=3)
     assert shard.name in run.out
     call("store", "verify", encoded)
+
+
+def _json(run) -> dict:
+    return json.loads(run.out)
+
+
+def test_a_damaged_store_is_repaired_and_precompute_fills_the_gap(
+    call, encoded, faces, small_shards, tmp_path
+):
+    store = tmp_path / "faces.store"
+    shutil.copytree(encoded, store)
+    before = {file.name: file.read_bytes() for file in (store / "shards").iterdir()}
+    damaged = sorted(before)[2]
+    (store / "shards" / damaged).write_bytes(before[damaged][:-100])
+    (store / "manifest.json").write_text("{")
+    said = _json(call("store", "repair", store, *DRY))
+    assert (store / "shards" / damaged).exists()
+    assert _json(call("store", "repair", store, "--json")) == said | {"dry_run": False}
+    assert [len(keys) for keys in said["recompute"].values()] == [16]
+    call("store", "verify", store)
+    assert _json(call("store", "info", store, "--json"))["pending"] == 16
+    done = _json(call("precompute", faces, store, *small_shards, "--split-eval", 0.25, "--json"))
+    assert (done["shards_made"], done["pending"]) == (1, 0)
+    assert {file.name: file.read_bytes() for file in (store / "shards").iterdir()} == before
+    assert "nothing was changed" in call("store", "repair", store, "--dry-run").out
+
+
+def test_stores_of_two_halves_are_merged_and_stay_usable(call, faces, encoded, tmp_path):
+    names = sorted(file.name for file in faces.glob("*.png"))
+    parts = [tmp_path / "a.store", tmp_path / "b.store"]
+    options = ("--models", "avatar", "--batch-size", "16", "--split-eval", 0.25)
+    for part, chosen in zip(parts, (names[:40], names[30:]), strict=True):
+        listed = faces / f"{part.stem}.txt"
+        listed.write_text("\n".join(chosen))
+        call("precompute", f"@{listed}", part, *options)
+    out = tmp_path / "out.store"
+    merged = _json(call("store", "merge", *parts, "--into", out, "--keep", "first", "--json"))
+    info = _json(call("store", "info", encoded, "--json"))
+    assert (merged["inputs"], merged["repeated inputs"]) == (info["inputs"], 10)
+    call("store", "verify", out)
+    done = _json(call("precompute", faces, out, *options, "--json"))
+    assert (done["shards_made"], done["changed"], done["vanished"]) == (0, 0, 0)

@@ -1,3 +1,4 @@
+import pickle
 import random
 import tracemalloc
 
@@ -25,6 +26,13 @@ def test_a_listing_is_the_items_sorted_by_key():
     assert listing[2:5] == expected[2:5]
     assert listing[np.array([4, 1])] == [expected[4], expected[1]]
     assert listing.sizes.tolist() == [item.size_bytes for item in expected]
+
+
+def test_a_part_crosses_process_borders_alone():
+    listing = Listing.of(SourceItem(f"{i:06}.png", f"/in/{i:06}.png", i, i) for i in range(5000))
+    sent = pickle.dumps(listing[10:20])
+    assert pickle.loads(sent) == listing[10:20]  # noqa: S301 - our own bytes
+    assert len(sent) < 2000
 
 
 @pytest.mark.parametrize("path", ["", "/elsewhere/under/another.name", "/in/x/../a.png"])

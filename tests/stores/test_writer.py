@@ -118,6 +118,14 @@ def test_a_shard_committed_twice_keeps_the_first(run, store):
     assert list(store.path.rglob("*.tmp")) == []
 
 
+def test_a_shard_committed_with_other_digests_of_the_same_inputs_is_the_same(run, store):
+    first, second = ShardWriter(store, _plan()), ShardWriter(store, _plan())
+    for writer in (first, second):
+        writer.add(KEYS, _rows(run, KEYS))
+    first.note_digest(KEYS[0], "00")
+    assert first.commit() == second.commit()
+
+
 def test_what_a_killed_commit_left_is_replaced(run, store):
     for path in (store.layout.shard(0), store.layout.inputs(0), store.layout.rejects(0)):
         path.write_text("left before the commit mark")

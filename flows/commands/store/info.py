@@ -28,6 +28,7 @@ def command(store: Path, *, as_json: bool) -> None:
         "rows": counts.rows,
         "rejects": counts.rejects,
         "duplicates": counts.duplicates,
+        "pending": counts.pending,
         "shards": len(reader.manifest.shards),
         "bytes": sum(entry.size_bytes for entry in reader.manifest.shards.values()),
         "eval rows": int(reader.eval_mask.sum()),
