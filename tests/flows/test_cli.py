@@ -15,7 +15,9 @@ from flows.cli import COMMANDS
 pytestmark = pytest.mark.timeout(900)  # a day of ten real processes, on a busy machine, too
 
 PROGRAM = Path(sys.executable).with_name("deltaedit")
-STORE_COMMANDS = ("store info", "store verify", "store import", "store export")
+STORE_COMMANDS = tuple(
+    f"store {name}" for name in ("info", "verify", "repair", "merge", "import", "export")
+)
 HEAVY = ("torch", "open_clip", "faiss", "h5py", "PIL", "numpy", "prefect", "dask", "matplotlib")
 
 
