@@ -131,8 +131,8 @@ class ShardEntry:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ShardEntry":
         """The inverse of `to_bytes` after JSON; members it does not know are left alone."""
-        value = {"listing_sha256": None, **value}
-        return cls(**{name: value[key] for name, key in _ENTRY_KEYS})
+        required = {name: value[key] for name, key in _ENTRY_KEYS if name != "listing_sha256"}
+        return cls(**required, listing_sha256=value.get("listing_sha256"))
 
 
 _ENTRY_KEYS = tuple(

@@ -243,8 +243,9 @@ def _set_aside(store: Store, found: list[Salvage], spoilt: Mapping[StorePath, st
         number, stem = item.number, layout.stem(item.number)
         lists = [layout.inputs(number), layout.rejects(number)]
         if item.entry is None:
-            # The commit mark goes first: from there on nobody looks for the rest.
-            files = [layout.entry(number), *lists, layout.shard(number)]
+            # The commit mark goes last: a damaged shard without one could be taken for a whole
+            # one by the repair after a repair that was killed in between.
+            files = [layout.shard(number), *lists, layout.entry(number)]
             set_aside(layout, stem, files, shard_reason(number, item.problems, item.keys))
         elif item.lists is not None and any(file.exists() for file in lists):
             set_aside(layout, f"lists-of-{stem}", lists, {"problems": ["not those on record"]})

@@ -22,7 +22,7 @@ from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
 
-_NUM_SYNCS = 3
+_NUM_SYNCS = 4
 """Files and folders of one commit that are synced at once; a disk takes them as one."""
 
 
@@ -141,18 +141,18 @@ class ShardWriter:
         with ExitStack() as files, ThreadPoolExecutor(_NUM_SYNCS) as pool:
             data = {layout.inputs(number): written.inputs, layout.rejects(number): written.rejects}
             lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
+            mark = files.enter_context(staged(layout.entry(number)))
             syncs = [pool.submit(sync_file, file) for file in (written.shard, *lists.values())]
             entry = self._account(written)  # hashes while the disk is at work
-            for sync in syncs:
+            mark.write_bytes(entry.to_bytes())
+            for sync in (*syncs, pool.submit(sync_file, mark)):
                 sync.result()
-            with _written(layout.entry(number), entry.to_bytes()) as mark:
-                sync_file(mark)
-                with exclusive(layout.commit_lock, wait=True):
-                    committed = self._store.committed(number)
-                    if committed is not None:
-                        return self._same_inputs(committed, entry)
-                    self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
-                    publish(mark, layout.entry(number))
+            with exclusive(layout.commit_lock, wait=True):
+                committed = self._store.committed(number)
+                if committed is not None:
+                    return self._same_inputs(committed, entry)
+                self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
+                publish(mark, layout.entry(number))
         return entry
 
     def _put_in_place(self, files: Mapping[StorePath, Path], pool: Executor) -> None:

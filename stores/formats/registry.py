@@ -1,7 +1,7 @@
 """The formats of shards: one small interface, and which module has it."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 import numpy as np
@@ -85,4 +85,4 @@ def shard_format(name: str) -> ShardFormat:
 def format_of(path: StorePath) -> ShardFormat:
     """The format of a shard's file, by its suffix; of other files, one that refuses them."""
     names = {suffix: name for name, suffix in SHARD_SUFFIXES.items()}
-    return shard_format(names.get(path.suffix, "hdf5"))
+    return shard_format(names.get(PurePosixPath(path.name).suffix, "hdf5"))
