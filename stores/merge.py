@@ -99,7 +99,8 @@ def merge_stores(
         target.record_scan(*_merged_scan(stores, holders))
         _copy_shards(stores, holders, target, on_progress)
         counts = target.consolidate().counts
-    inputs = {str(store.path): _num_settled(store) for store in stores}
+    parts = {str(store.path): store.manifest.counts for store in stores}
+    inputs = {path: part.inputs - part.pending for path, part in parts.items()}
     return MergeReport(
         counts=counts,
         inputs=inputs,
@@ -131,11 +132,6 @@ def _check_alike(stores: Sequence[Store]) -> None:
                 f"{pair} hold out different shares of their keys: {first.header.eval_fraction} "
                 f"and {store.header.eval_fraction}; a row held out in one would be trained on"
             )
-
-
-def _num_settled(store: Store) -> int:
-    counts = store.manifest.counts
-    return counts.inputs - counts.pending
 
 
 def _keys_at(stores: Sequence[Store], place: Place) -> list[str]:

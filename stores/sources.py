@@ -7,15 +7,13 @@ the same plan.
 import errno
 import os
 import stat
-import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from stores.checksum import sha256_part
+from stores.copies import equal_files
 from stores.errors import KeyCollisionError, SourceError
 from stores.keys import key_of_name
 from stores.listing import Listing, SourceItem, Table
@@ -27,8 +25,6 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Names that end so, in any case, are taken for images when a folder or a tar is listed."""
-HEAD_BYTES = 65536
-"""Enough to tell most files of one size apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,24 +214,18 @@ def _scan_list(path: str, found: _Found) -> None:
 
 
 def _set_copies_apart(found: _Found) -> Scan:
-    """Of files with the same bytes the first by key stays.
-
-    Only files of one size are read: their first block, then all of those that agree in it. Empty
-    files are left alone, so that each is refused as empty and none as a copy.
-    """
+    """Of files with the same bytes the first by key stays."""
     items = _one_a_key(found)
     kept = np.ones(len(items), dtype=bool)
     duplicates: list[Duplicate] = []
-    for places in _same_size(items.sizes):
-        groups = [places]
-        for most_bytes in (HEAD_BYTES, sys.maxsize):
-            groups = [
-                alike for group in groups for alike in _alike(found, items, group, most_bytes)
-            ]
-        for first, *copies in groups:
-            kept[copies] = False
-            of_key = items[first].key
-            duplicates += [Duplicate(items[copy].key, of_key) for copy in copies]
+
+    def refuse(item: SourceItem, error: OSError) -> None:
+        found.refuse(item.key, *_explain(error, item.path))
+
+    for first, *copies in equal_files(items, refuse):
+        kept[copies] = False
+        of_key = items[first].key
+        duplicates += [Duplicate(items[copy].key, of_key) for copy in copies]
     refused = items.places(list(found.rejects))
     kept[refused[refused >= 0]] = False
     return Scan(items[kept], sorted(found.rejects.values()), sorted(duplicates), found.tars)
@@ -273,31 +263,6 @@ def _check_same(item: SourceItem, former: SourceItem, found: _Found) -> None:
             f"{item.path!r} has two members of this name, at bytes {former.offset_bytes} and "
             f"{item.offset_bytes}; write the tar again with a name for each",
         )
-
-
-def _same_size(sizes: np.ndarray) -> Iterator[list[int]]:
-    """Places of files that share their size, a size at a time."""
-    order = np.argsort(sizes, kind="stable")
-    ordered = sizes[order]
-    starts = np.flatnonzero(np.diff(ordered, prepend=-1))
-    ends = np.append(starts[1:], len(ordered))
-    for at in np.flatnonzero((ends - starts > 1) & (ordered[starts] > 0)):
-        yield order[starts[at] : ends[at]].tolist()
-
-
-def _alike(
-    found: _Found, items: Listing, places: Iterable[int], most_bytes: int
-) -> list[list[int]]:
-    """Groups of two and more that begin alike; items that cannot be read are refused."""
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for place in places:
-        item = items[place]
-        try:
-            size_bytes = min(item.size_bytes, most_bytes)
-            groups[sha256_part(item.path, item.offset_bytes, size_bytes)].append(place)
-        except OSError as error:
-            found.refuse(item.key, *_explain(error, item.path))
-    return [group for group in groups.values() if len(group) > 1]
 
 
 def _explain(error: OSError, path: str) -> tuple[str, str]:
