@@ -140,6 +140,20 @@ def check_lists(store: Store, entry: ShardEntry, *, full: bool) -> Iterator[Prob
             yield Problem(file, "digest", f"the bytes changed since commit: not {digest}")
 
 
+def require_sound(store: Store, entry: ShardEntry) -> None:
+    """Read a shard and its lists whole before they are copied elsewhere.
+
+    Raises:
+        ShardCorruptError: Something is not what was committed.
+    """
+    problems = [*check_shard(store, entry, full=True), *check_lists(store, entry, full=True)]
+    if problems:
+        raise ShardCorruptError(
+            f"{store.path / problems[0].file}: {problems[0].kind}, {problems[0].detail}. Repair "
+            f"the store first: deltaedit store repair {store.path}"
+        )
+
+
 def accounts_for_inputs(store: Store, entry: ShardEntry, keys: Collection[str]) -> bool:
     """Whether a shard's rows and rejects are together its inputs, each once.
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from stores.blobs import list_blobs, read_blob, write_blob
-from stores.checks import check_lists, check_shard
+from stores.checks import require_sound
 from stores.contents import is_store
-from stores.errors import ShardCorruptError, StoreError
+from stores.errors import StoreError
 from stores.formats.common import decode_keys
 from stores.gather import MappedShards
 from stores.manifest import ShardEntry
@@ -137,12 +137,7 @@ def _refuse_other_rows(old: Store, new: Store) -> None:
 
 
 def _convert_shard(old: Store, new: Store, entry: ShardEntry, mapped: MappedShards) -> None:
-    problems = [*check_shard(old, entry, full=True), *check_lists(old, entry, full=True)]
-    if problems:
-        raise ShardCorruptError(
-            f"{old.path / problems[0].file}: {problems[0].kind}, {problems[0].detail}. Repair the "
-            f"store first: deltaedit store repair {old.path}"
-        )
+    require_sound(old, entry)
     inputs, rejects = old.read_inputs(entry.number), old.read_rejects(entry.number)
     items = tuple(SourceItem(i.key, "", i.size_bytes, i.mtime_ns) for i in inputs)
     writer = ShardWriter(new, ShardPlan(entry.number, items, entry.retries))

@@ -7,12 +7,11 @@ from typing import TypeAlias
 
 import numpy as np
 
-from stores.checks import check_lists, check_shard, open_shard, shard_keys
+from stores.checks import open_shard, require_sound, shard_keys
 from stores.checksum import sha256_bytes
 from stores.errors import (
     FingerprintMismatchError,
     SchemaMismatchError,
-    ShardCorruptError,
     StoreError,
 )
 from stores.manifest import Counts
@@ -115,9 +114,8 @@ def _check_alike(stores: Sequence[Store]) -> None:
         pair = f"{first.path} and {store.path}"
         if store.header.schema != first.header.schema:
             raise SchemaMismatchError(
-                f"{pair} have different columns: {first.header.schema} and "
-                f"{store.header.schema}, or scale them by other numbers; only stores of the same "
-                "columns can be merged"
+                f"{pair} cannot be merged: they have different columns, or scale them by different "
+                f"numbers: {first.header.schema} and {store.header.schema}"
             )
         ours, theirs = first.header.fingerprints, store.header.fingerprints
         names = [n for n in sorted({*ours, *theirs}) if ours.get(n) != theirs.get(n)]
@@ -276,12 +274,7 @@ def _copy_shard(
         ShardCorruptError: The shard or its lists are not those that were committed.
     """
     entry, schema = store.manifest.shards[number], store.header.schema
-    problems = [*check_shard(store, entry, full=True), *check_lists(store, entry, full=True)]
-    if problems:
-        raise ShardCorruptError(
-            f"{store.path / problems[0].file}: {problems[0].kind}, {problems[0].detail}. Repair "
-            f"the store first: deltaedit store repair {store.path}"
-        )
+    require_sound(store, entry)
     wanted = {record.key for record in records}
     items = tuple(SourceItem(r.key, "", r.size_bytes, r.mtime_ns) for r in records)
     writer = ShardWriter(target, ShardPlan(new_number, items))
@@ -293,7 +286,7 @@ def _copy_shard(
             writer.reject(*reject)
     keys = shard_keys(store, entry)
     rows = np.array([row for row, key in enumerate(keys) if key in wanted], dtype=np.int64)
-    columns = open_shard(store.layout.shard(number), schema, entry.rows)
-    stored = {name: columns[name][rows] for name in schema.names}
-    writer.add_stored([keys[row] for row in rows], stored)
+    stored = open_shard(store.layout.shard(number), schema, entry.rows)
+    chosen = {name: stored[name][rows] for name in schema.names}
+    writer.add_stored([keys[row] for row in rows], chosen)
     writer.commit()

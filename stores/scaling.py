@@ -2,7 +2,7 @@
 
 A float16 has 11 significant bits. Spent on a raw S code they would mostly go to the channel's mean,
 which no difference needs; spent on ``(value - mean) / scale`` they leave differences an error of
-0.02 %. The numbers belong to the store: they are fixed when it is made and kept in its header.
+0.02 to 0.03 %. The numbers belong to the store: fixed when it is made, and kept in its header.
 """
 
 import base64

@@ -32,7 +32,7 @@ def _load(path: Path) -> ModuleType:
     return module
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def shard_format(request) -> str:
     """Of the stores that `run` and `start` make; modules parametrise it to have both."""
     return getattr(request, "param", "hdf5")

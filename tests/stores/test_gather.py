@@ -37,3 +37,14 @@ def test_blocks_without_rows_are_passed_over():
     assert gather(np.array([0, 0]), np.array([1, 1])).tolist() == [[1, 1, 1], [1, 1, 1]]
     none = np.zeros(0, dtype=np.int64)
     assert gather(none, none).shape == (0, 3)
+
+
+def test_rows_at_any_distance_from_each_other_are_read():
+    """Rows of tar shards lie between other members, at another distance in each shard."""
+    rng = np.random.default_rng(0)
+    blocks = [
+        rng.integers(0, 200, (n, wide)).astype("float32")[:, 2:5] for n, wide in ((4, 9), (6, 5))
+    ]
+    rows = rng.integers(0, 10, 50)
+    found = RowGather(blocks, [0, 4])(rows, (rows >= 4).astype(np.int64))
+    np.testing.assert_array_equal(found, np.concatenate(blocks)[rows])

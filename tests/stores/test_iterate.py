@@ -8,7 +8,7 @@ from stores.errors import SchemaMismatchError, StoreError
 from stores.iterate import IterateConfig, iterate_samples
 from stores.reader import StoreReader
 
-both_formats = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,6 @@ def _keys(path, **options) -> list[str]:
     return [sample["__key__"] for sample in iterate_samples(path, IterateConfig(**options))]
 
 
-@both_formats
 def test_samples_are_the_rows_in_their_order(run, path):
     reader = StoreReader(path)
     samples = list(iterate_samples(path, IterateConfig()))
@@ -35,7 +34,6 @@ def test_samples_are_the_rows_in_their_order(run, path):
     assert reader.rows([0], ["s"])["s"].any()
 
 
-@both_formats
 def test_samples_are_those_that_webdataset_gives(run, path):
     if run.SHARD_FORMAT == "hdf5":
         pytest.skip("webdataset reads tar files")
@@ -49,7 +47,6 @@ def test_samples_are_those_that_webdataset_gives(run, path):
         np.testing.assert_array_equal(our["s.npy"], their["s.npy"])
 
 
-@both_formats
 def test_readers_share_the_samples_and_none_is_seen_twice(path):
     for options in ({}, {"seed": 3}):
         parts = [_keys(path, reader=i, num_readers=4, **options) for i in range(4)]
@@ -57,14 +54,12 @@ def test_readers_share_the_samples_and_none_is_seen_twice(path):
         assert sorted(chain(*parts)) == sorted(_keys(path))
 
 
-@both_formats
 def test_more_readers_than_shards_leave_some_without_samples(path):
     parts = [_keys(path, reader=i, num_readers=50) for i in range(50)]
     assert sorted(chain(*parts)) == sorted(_keys(path))
     assert parts[-1] == []
 
 
-@both_formats
 def test_a_seed_gives_one_order_and_every_epoch_another(path):
     first = _keys(path, seed=7, buffer_rows=16)
     assert first == _keys(path, seed=7, buffer_rows=16)
@@ -74,7 +69,6 @@ def test_a_seed_gives_one_order_and_every_epoch_another(path):
         assert sorted(other) == sorted(first)
 
 
-@both_formats
 def test_a_seed_mixes_the_samples_of_several_shards(path):
     shard_of = {}
     for sample in iterate_samples(path, IterateConfig()):
@@ -83,7 +77,6 @@ def test_a_seed_mixes_the_samples_of_several_shards(path):
     assert len(head) > 3
 
 
-@both_formats
 def test_only_the_columns_that_are_asked_for_are_read(path):
     sample = next(iter(iterate_samples(path, IterateConfig(columns=("clip",)))))
     assert sorted(sample) == ["__key__", "__url__", "clip.npy"]

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from stores.convert import convert_store
 from stores.errors import (
     FingerprintMismatchError,
     SchemaMismatchError,
@@ -17,6 +18,8 @@ from stores.schema import Column, Schema
 from stores.sources import scan_images
 from stores.store import Store
 from stores.verify import verify_store
+
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
 
 
 def _files(folder: Path, **contents: str) -> Path:
@@ -130,12 +133,26 @@ def test_stores_of_other_columns_models_or_splits_are_refused(run, make, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_damaged_part_is_not_merged_until_it_is_repaired(make, tmp_path):
+def test_scaled_stores_are_merged_bit_for_bit_where_their_scaling_is_the_same(run, make, tmp_path):
     one, two = make("one", **ONE), make("two", **TWO)
-    shard = two / "shards" / "t-000000.h5"
+    options = {"shard_format": run.SHARD_FORMAT, "scaled": ["s"]}
+    for store in (one, two):
+        convert_store(store, tmp_path / f"half {store.name}", **options)
+    with pytest.raises(SchemaMismatchError, match="by different numbers"):
+        merge_stores([tmp_path / "half one", tmp_path / "half two"], tmp_path / "out")
+    make("one", **ONE, q="image q")
+    convert_store(one, tmp_path / "half one", **options)
+    convert_store(tmp_path / "half one", tmp_path / "tar", shard_format="webdataset")
+    merge_stores([tmp_path / "half one", tmp_path / "tar"], tmp_path / "out")
+    assert _rows(tmp_path / "out") == _rows(tmp_path / "half one")
+
+
+def test_a_damaged_part_is_not_merged_until_it_is_repaired(run, make, tmp_path):
+    one, two = make("one", **ONE), make("two", **TWO)
+    shard = two / run.shard_file(0)
     data = shard.read_bytes()
     shard.write_bytes(data[:-50] + b"?" + data[-49:])
-    with pytest.raises(ShardCorruptError, match=r"two/shards/t-000000\.h5.*store repair"):
+    with pytest.raises(ShardCorruptError, match=r"two/shards/t-000000\..*store repair"):
         merge_stores([one, two], tmp_path / "out")
     repair_store(two)
     report = merge_stores([one, two], tmp_path / "out")

@@ -10,6 +10,8 @@ from stores.repair import repair_store
 from stores.store import Store
 from stores.verify import verify_store
 
+pytestmark = pytest.mark.parametrize("shard_format", ["hdf5", "webdataset"], indirect=True)
+
 SHARDS = 5
 
 
@@ -29,6 +31,11 @@ def path(good, tmp_path):
 @pytest.fixture
 def source(good):
     return good.parent / "in"
+
+
+def _shard(path, number: int):
+    (file,) = (path / "shards").glob(f"t-{number:06d}.*")
+    return file
 
 
 def _flip(file, place: float = 0.7) -> None:
@@ -140,7 +147,7 @@ def test_damaged_shards_are_set_aside_and_only_they_are_made_again(
 ):
     before = run.digests(good)
     for number in numbers:
-        HARMS[harm](path / "shards" / f"t-00000{number}.h5")
+        HARMS[harm](_shard(path, number))
     report = repair_store(path)
     assert sorted(report.quarantined) == [f"t-00000{number}" for number in numbers]
     assert [len(keys) for keys in report.recompute.values()] == [
@@ -167,7 +174,7 @@ def test_shards_of_a_grown_store_are_cut_again_as_they_were(run, tmp_path):
     run.main(str(source), str(path), 7)
     before = run.digests(path)
     for number in (1, Store.open(path).manifest.shards.__len__() - 1):
-        _flip(path / "shards" / f"t-00000{number}.h5")
+        _flip(_shard(path, number))
     repair_store(path)
     (source / "0" / "newest.png").write_text("while it was broken")
     run.main(str(source), str(path), 100)
@@ -177,13 +184,13 @@ def test_shards_of_a_grown_store_are_cut_again_as_they_were(run, tmp_path):
 
 
 def test_the_quarantine_has_the_damaged_files_and_says_why(path):
-    shard = path / "shards" / "t-000002.h5"
+    shard = _shard(path, 2)
     _flip(shard)
     spoilt = shard.read_bytes()
     (path / "shards" / "mine.txt").write_text("notes")
     report = repair_store(path)
     case = path / "quarantine" / "t-000002.1"
-    assert (case / "shards" / "t-000002.h5").read_bytes() == spoilt
+    assert (case / "shards" / shard.name).read_bytes() == spoilt
     assert (case / "inputs" / "t-000002.jsonl").exists()
     assert (case / "entries" / "t-000002.json").exists()
     reason = json.loads((case / "reason.json").read_bytes())
@@ -194,7 +201,7 @@ def test_the_quarantine_has_the_damaged_files_and_says_why(path):
 
 
 def test_a_dry_run_says_the_same_and_changes_nothing(run, path):
-    _flip(path / "shards" / "t-000002.h5")
+    _flip(_shard(path, 2))
     (path / "entries" / "t-000003.json").unlink()
     (path / "manifest.json").write_bytes(b"")
     before = run.digests(path)
@@ -244,8 +251,9 @@ def test_a_shard_that_lost_everything_but_itself_is_kept(run, path, source):
 
 
 def test_an_uncommitted_shard_is_not_taken_for_one_that_lost_its_mark(path):
-    shutil.copy(path / "shards" / "t-000001.h5", path / "shards" / "t-000009.h5")
-    assert repair_store(path).foreign == ["shards/t-000009.h5"]
+    copy = _shard(path, 1).with_name(f"t-000009{_shard(path, 1).suffix}")
+    shutil.copy(_shard(path, 1), copy)
+    assert repair_store(path).foreign == [f"shards/{copy.name}"]
     _lose_both(path)
     report = repair_store(path)
     assert "have rows in shard 1" in report.quarantined["t-000009"][0]
@@ -260,7 +268,7 @@ def test_accounts_hold_when_the_shard_that_first_rejected_a_retried_input_is_los
     (source / bad).write_text("good at last")
     run.main(str(source), str(path), 10, retry_rejects=True)
     counts = Store.open(path).manifest.counts
-    (path / "shards" / "t-000000.h5").unlink()
+    _shard(path, 0).unlink()
     repair_store(path)
     assert Store.open(path).manifest.counts.rejects >= 0
     run.main(str(source), str(path), 10)
@@ -290,7 +298,7 @@ def test_damaged_blobs_and_a_damaged_scan_record_are_set_aside(run, path, source
 def test_a_repair_waits_for_no_run_and_says_which_one_is_there(path):
     with Store.open(path).lock(), pytest.raises(StoreBusyError):
         repair_store(path)
-    _flip(path / "shards" / "t-000002.h5")
+    _flip(_shard(path, 2))
     with Store.open(path).lock():
         assert "t-000002" in repair_store(path, dry_run=True).quarantined
 
