@@ -8,7 +8,14 @@ import numpy as np
 from flows.steps.origin import load_stored_models
 from flows.steps.reading import read_picture
 from pipeline.errors import PipelineError
-from pipeline.pairs import build_index, index_from_bytes, index_to_bytes, neighbour_graph, search
+from pipeline.pairs import (
+    NeighbourGraph,
+    build_index,
+    index_from_bytes,
+    index_to_bytes,
+    neighbour_graph,
+    search,
+)
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
 from stores.formats.hdf5 import pack_arrays, unpack_arrays
@@ -93,15 +100,15 @@ def index_store(config: IndexConfig) -> dict[str, object]:
     return result
 
 
-def load_graph(store: Path, reader: StoreReader) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbour graph of a store: rows [N, k] int32 and similarities [N, k] float32.
+def load_graph(reader: StoreReader) -> NeighbourGraph:
+    """The neighbour graph of a store.
 
     Raises:
         StoreError: there is none, or it was made before rows were added.
     """
-    _check_fresh(store, reader, NEIGHBOURS)
-    arrays, _attributes = unpack_arrays(read_blob(Store.open(store), NEIGHBOURS))
-    return arrays["row"], arrays["similarity"]
+    _check_fresh(reader.path, reader, NEIGHBOURS)
+    arrays, _attributes = unpack_arrays(read_blob(Store.open(reader.path), NEIGHBOURS))
+    return NeighbourGraph(arrays["row"], arrays["similarity"])
 
 
 def find_neighbours(store: Path, query: np.ndarray, k: int) -> list[Neighbour]:

@@ -54,7 +54,7 @@ def test_an_image_file_finds_its_own_row(indexed, faces):
 
 
 def test_the_graph_has_no_row_as_its_own_neighbour(indexed):
-    rows, similarities = load_graph(indexed, StoreReader(indexed))
+    rows, similarities = load_graph(StoreReader(indexed))
     assert rows.shape == similarities.shape == (96, 5)
     assert not (rows == [[row] for row in range(96)]).any()
 

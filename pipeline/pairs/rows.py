@@ -1,0 +1,28 @@
+"""CLIP rows as unit vectors: what every measure of similarity here starts from."""
+
+import numpy as np
+
+from pipeline.errors import PairError
+from pipeline.shapes import Floats, assert_shape
+
+MIN_NORM = 1e-12
+"""Rows shorter than this have no direction."""
+
+
+def unit_rows(clip: Floats) -> Floats:
+    """Divide every row by its length: [N, C] float32 -> [N, C] float32.
+
+    Raises:
+        PairError: a row is NaN, infinite or zero, so that it has no direction.
+    """
+    assert_shape(clip, (None, None), "clip")
+    clip = np.asarray(clip, dtype=np.float32)
+    norms = np.linalg.norm(clip, axis=1, keepdims=True)
+    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > MIN_NORM)
+    if not usable.all():
+        row = int(np.argmin(usable))
+        raise PairError(
+            f"row {row} of clip has length {norms[row, 0]}; cosine similarity needs finite rows "
+            f"that are not zero: drop it ({np.count_nonzero(~usable)} such rows)"
+        )
+    return clip / norms
