@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.errors import PairError
 from pipeline.pairs.config import PairConfig
+from pipeline.pairs.rows import cosines_of
 from pipeline.rng import generator_for
 from pipeline.shapes import Floats, Ints
 
@@ -87,7 +88,7 @@ class Cosines:
         return (similarities >= self._bounds[0]) & (similarities <= self._bounds[1])
 
     def _of(self, sources: Ints, targets: Ints) -> Floats:
-        return np.clip(np.vecdot(self._units[sources], self._units[targets]), -1.0, 1.0)
+        return np.clip(cosines_of(self._units, sources, targets), -1.0, 1.0)
 
 
 class RandomPairs:

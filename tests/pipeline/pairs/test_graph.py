@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 
 from pipeline.errors import PairError
-from pipeline.pairs.graph import limit_graph, neighbour_graph, restrict_graph
+from pipeline.pairs.graph import (
+    join_graphs,
+    limit_graph,
+    neighbour_blocks,
+    neighbour_graph,
+    restrict_graph,
+)
 
 
 @pytest.fixture
@@ -55,3 +61,31 @@ def test_a_limited_graph_holds_the_edges_inside_the_bounds(clip):
 def test_more_neighbours_than_rows_are_refused(clip):
     with pytest.raises(PairError, match="50 rows have 49"):
         neighbour_graph(clip, 50)
+
+
+def test_a_graph_begun_later_goes_on_with_the_same_rows(clip):
+    whole = neighbour_graph(clip, 6)
+    blocks = list(neighbour_blocks(clip, 6, first_row=21, block_rows=8))
+    assert [start for start, _block in blocks] == [21, 29, 37, 45]
+    rest = join_graphs([block for _start, block in blocks])
+    assert (rest.ids == whole.ids[21:]).all()
+
+
+def test_bfloat16_candidates_give_the_graph_of_float32():
+    generator = np.random.default_rng(5)
+    clip = generator.standard_normal((4000, 12)) @ generator.standard_normal((12, 48)) + 2.0
+    clip[500:700] = clip[500]
+    clip = clip.astype(np.float32)
+    fast, exact = (
+        join_graphs([block for _start, block in neighbour_blocks(clip, 12, bfloat16=bfloat16)])
+        for bfloat16 in (True, False)
+    )
+    assert fast.ids.dtype == exact.ids.dtype == np.int32
+    assert np.allclose(fast.similarities, exact.similarities, atol=1e-6)
+    distinct = np.r_[0:500, 700:4000]
+    # Cosines that differ by rounding alone may change places.
+    same = [
+        np.isin(e, f).mean() for f, e in zip(fast.ids[distinct], exact.ids[distinct], strict=True)
+    ]
+    assert np.mean(same) > 0.999
+    assert (fast.ids != np.arange(4000)[:, None]).all()
