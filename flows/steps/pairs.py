@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flows.steps.index import load_graph, need_clip
+from flows.steps.graph import load_graph
+from flows.steps.index import need_clip
 from flows.steps.splits import train_rows
 from pipeline.pairs import NeighbourGraph, PairConfig, sample_pairs
 from pipeline.pairs.rows import unit_rows

@@ -2,15 +2,15 @@ import json
 
 import pytest
 
+from flows.steps.graph import NEIGHBOURS, load_graph
 from flows.steps.index import (
     INDEX,
-    NEIGHBOURS,
     IndexConfig,
     find_neighbours,
     index_store,
-    load_graph,
     query_vector,
 )
+from pipeline.errors import PairError
 from stores.blobs import list_blobs
 from stores.errors import StoreError
 from stores.reader import StoreReader
@@ -39,6 +39,49 @@ def test_the_same_rows_are_not_indexed_again(indexed):
     before = path.stat().st_ino
     index_store(IndexConfig(store=indexed, neighbours=5))
     assert path.stat().st_ino == before
+
+
+def test_the_recall_is_measured_and_on_record(indexed):
+    made_from = list_blobs(Store.open(indexed))[INDEX].made_from
+    assert (made_from["recall"], made_from["recall_k"], made_from["effort"]) == (1.0, 10, 0)
+
+
+def test_a_kind_that_does_not_fit_the_memory_is_refused(encoded):
+    with pytest.raises(PairError, match="the memory budget is 1,000"):
+        index_store(IndexConfig(store=encoded, kind="flat", memory_budget=1000))
+    config = IndexConfig(store=encoded, memory_budget=96 * 300)
+    assert config.resolved_kind(96, 256) == "ivf8"
+
+
+def test_wrong_settings_are_refused_all_at_once(encoded):
+    with pytest.raises(ValueError, match=r"(?s)neighbours.*recall.*memory_budget"):
+        IndexConfig(store=encoded, neighbours=-1, recall=0.0, memory_budget=0)
+
+
+@pytest.mark.parametrize(("text", "code"), [("500MB", 0), ("1.5 gb", 0), ("much", 2), ("5 PB", 2)])
+def test_a_memory_budget_is_written_with_its_unit(call, encoded, text, code):
+    run = call("index", encoded, "--memory-budget", text, "--dry-run", code=code)
+    assert ("memory_budget" in run.err) == (code == 0)
+
+
+def test_a_grown_store_adds_its_new_rows_to_the_index(call, faces, tmp_path, small_shards):
+    pictures = sorted(faces.glob("*.png"))
+    store, listing = tmp_path / "s", tmp_path / "list.txt"
+    for count in (32, 48):
+        listing.write_text("\n".join(map(str, pictures[:count])))
+        call("precompute", f"@{listing}", store, *small_shards, "--columns", "clip")
+        index_store(IndexConfig(store=store, neighbours=3))
+    record = list_blobs(Store.open(store))[INDEX].made_from
+    assert record["trained_rows"] == 32
+    reader = StoreReader(store)
+    for row in (5, 40):
+        found = find_neighbours(store, query_vector(store, key=reader.keys[row]), 3)
+        assert found[0].key == reader.keys[row]
+    # Three times the rows that it began with: built anew.
+    listing.write_text("\n".join(map(str, pictures)))
+    call("precompute", f"@{listing}", store, *small_shards, "--columns", "clip")
+    index_store(IndexConfig(store=store, neighbours=3))
+    assert list_blobs(Store.open(store))[INDEX].made_from["trained_rows"] == 96
 
 
 def test_a_key_is_its_own_nearest_neighbour(indexed):
