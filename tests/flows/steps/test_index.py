@@ -1,5 +1,8 @@
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from flows.steps.graph import NEIGHBOURS, load_graph
@@ -13,8 +16,12 @@ from flows.steps.index import (
 from pipeline.errors import PairError
 from stores.blobs import list_blobs
 from stores.errors import StoreError
+from stores.plan import ShardPlan
 from stores.reader import StoreReader
+from stores.schema import Column, Schema
+from stores.sources import SourceItem
 from stores.store import Store
+from stores.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")
@@ -64,24 +71,66 @@ def test_a_memory_budget_is_written_with_its_unit(call, encoded, text, code):
     assert ("memory_budget" in run.err) == (code == 0)
 
 
-def test_a_grown_store_adds_its_new_rows_to_the_index(call, faces, tmp_path, small_shards):
-    pictures = sorted(faces.glob("*.png"))
-    store, listing = tmp_path / "s", tmp_path / "list.txt"
-    for count in (32, 48):
-        listing.write_text("\n".join(map(str, pictures[:count])))
-        call("precompute", f"@{listing}", store, *small_shards, "--columns", "clip")
-        index_store(IndexConfig(store=store, neighbours=3))
-    record = list_blobs(Store.open(store))[INDEX].made_from
-    assert record["trained_rows"] == 32
-    reader = StoreReader(store)
-    for row in (5, 40):
-        found = find_neighbours(store, query_vector(store, key=reader.keys[row]), 3)
-        assert found[0].key == reader.keys[row]
-    # Three times the rows that it began with: built anew.
-    listing.write_text("\n".join(map(str, pictures)))
-    call("precompute", f"@{listing}", store, *small_shards, "--columns", "clip")
-    index_store(IndexConfig(store=store, neighbours=3))
-    assert list_blobs(Store.open(store))[INDEX].made_from["trained_rows"] == 96
+def add_shard(store, number, num_rows):
+    """Commit a shard of random rows."""
+    plan = ShardPlan(number, tuple(SourceItem(f"{number}-{i:03}.png") for i in range(num_rows)))
+    rows = np.random.default_rng(number).standard_normal((num_rows, 8), dtype=np.float32)
+    writer = ShardWriter(store, plan)
+    writer.add([item.key for item in plan.items], {"clip": rows})
+    writer.commit()
+    store.consolidate()
+
+
+def test_a_grown_store_adds_its_new_rows_to_the_index(tmp_path):
+    store = Store.create(
+        tmp_path / "s", schema=Schema((Column("clip", (8,), "float32"),)), fingerprints={}
+    )
+    trained = []
+    # The last time there are three times the rows that the cells were learnt from.
+    for number, num_rows in enumerate((90, 30, 150)):
+        add_shard(store, number, num_rows)
+        index_store(IndexConfig(store=store.path, kind="ivf", recall=1.0, neighbours=0))
+        trained.append(list_blobs(store)[INDEX].made_from["trained_rows"])
+        reader = StoreReader(store.path)
+        for row in (5, len(reader) - 1):
+            key = reader.keys[row]
+            assert find_neighbours(store.path, query_vector(store.path, key=key), 3)[0].key == key
+    assert trained == [90, 90, 270]
+
+
+def test_an_index_whose_first_shards_changed_is_built_anew(tmp_path):
+    store = Store.create(
+        tmp_path / "s", schema=Schema((Column("clip", (8,), "float32"),)), fingerprints={}
+    )
+    config = IndexConfig(store=store.path, neighbours=0)
+    add_shard(store, 1, 60)
+    index_store(config)
+    add_shard(store, 0, 20)  # a shard that another worker finished late comes before it
+    index_store(config)
+    assert list_blobs(store)[INDEX].made_from["trained_rows"] == 80
+    key = StoreReader(store.path).keys[70]
+    assert find_neighbours(store.path, query_vector(store.path, key=key), 1)[0].key == key
+
+
+def test_neighbours_of_a_key_and_their_sheet_are_shown_without_torch(indexed, tmp_path):
+    arguments = ["neighbours", str(indexed), "--key", StoreReader(indexed).keys[7]]
+    arguments += ["--sheet", str(tmp_path / "near.png")]
+    program = f"""
+import sys
+sys.argv = ["deltaedit", *{arguments!r}]
+from flows.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert not {{"torch", "open_clip", "prefect"}} & sys.modules.keys()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("1.0000  ")
+    assert (tmp_path / "near.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_key_is_its_own_nearest_neighbour(indexed):
