@@ -50,7 +50,7 @@ def aligned_targets(
 
     Without a graph all pairs are compared: N^2 C multiplications, and memory for a block of 256
     rows of N alignments. With one, each row walks: from its nearest neighbours to the neighbours
-    of the best aligned so far, for a few rounds; about 3,000 comparisons per row.
+    of the best aligned so far, for a few rounds; about 1,600 comparisons per row.
 
     Args:
         units: [N, C] float32 unit rows.

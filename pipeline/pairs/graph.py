@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXACT_ROWS = 32_768
 """Up to this many rows all cosines are compared in float32: half a minute on one core at C 512."""
 BLOCK_ROWS = 1024
+MAX_BLOCK_ROWS = 2**16 - 1
+"""Queries of a block are numbered in 16 bits; far smaller blocks are as fast."""
 
 
 class NeighbourGraph(NamedTuple):
@@ -79,8 +81,8 @@ def neighbour_blocks(
     num_rows = len(clip)
     if not 1 <= k < num_rows:
         raise PairError(f"k is {k}, but {num_rows} rows have {num_rows - 1} neighbours each")
-    if block_rows < 1:
-        raise PairError(f"block_rows is {block_rows}: search at least one row at a time")
+    if not 1 <= block_rows <= MAX_BLOCK_ROWS:
+        raise PairError(f"block_rows is {block_rows}: search 1 to {MAX_BLOCK_ROWS} rows at a time")
     units = unit_rows(clip)
     starts = range(first_row, num_rows, block_rows)
     if bfloat16 is None:

@@ -126,7 +126,7 @@ except SystemExit as end:
 assert not {{"torch", "open_clip", "prefect"}} & sys.modules.keys()
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("1.0000  ")

@@ -63,6 +63,12 @@ def test_more_neighbours_than_rows_are_refused(clip):
         neighbour_graph(clip, 50)
 
 
+@pytest.mark.parametrize("block_rows", [0, 65_536])
+def test_blocks_of_no_or_too_many_rows_are_refused(clip, block_rows):
+    with pytest.raises(PairError, match=f"block_rows is {block_rows}"):
+        neighbour_graph(clip, 5, block_rows=block_rows)
+
+
 def test_a_graph_begun_later_goes_on_with_the_same_rows(clip):
     whole = neighbour_graph(clip, 6)
     blocks = list(neighbour_blocks(clip, 6, first_row=21, block_rows=8))
