@@ -7,18 +7,21 @@ raises `ImageError` with one of the reasons in `REASONS`. Letters of shapes: pip
 import io
 import math
 import struct
+import sys
 import threading
 import warnings
 import zlib
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from pipeline.errors import ImageError
 from pipeline.shapes import Pixels
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Decoders in use. A closed list: others of PIL start programs (EPS) or guess at raw bytes."""
@@ -164,8 +167,9 @@ def _plain_jpeg(picture: Image.Image, data: bytes) -> Pixels | None:
     widens rows to four bytes a pixel and `np.array` narrows them again. What it stumbles over is
     left to PIL, whose judgement counts.
     """
-    if (picture.format, picture.mode) != ("JPEG", "RGB"):
-        return None
+    if (picture.format, picture.mode) != ("JPEG", "RGB") or "torch" not in sys.modules:
+        return None  # a process that looks at a few pictures need not load torch for them
+    import torch
     from torchvision.io import ImageReadMode, decode_jpeg
 
     try:
@@ -174,7 +178,7 @@ def _plain_jpeg(picture: Image.Image, data: bytes) -> Pixels | None:
         pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB)
     except RuntimeError:
         return None
-    assert isinstance(pixels, Tensor), "one file gives one tensor"
+    assert isinstance(pixels, torch.Tensor), "one file gives one tensor"
     return pixels.permute(1, 2, 0).numpy()
 
 
@@ -253,20 +257,24 @@ def to_square(pixels: Pixels, size: int) -> Pixels:
     return fit_image(pixels, size, size)
 
 
-def pixel_tensor(pixels: Pixels | Tensor) -> Tensor:
+def pixel_tensor(pixels: "Pixels | Tensor") -> "Tensor":
     """uint8 array or tensor of any shape -> tensor on its own memory where that is writable."""
-    if isinstance(pixels, Tensor):
+    import torch
+
+    if isinstance(pixels, torch.Tensor):
         return pixels
     return torch.from_numpy(pixels if pixels.flags.writeable else pixels.copy())
 
 
-def to_float(pixels: Pixels | Tensor) -> Tensor:
+def to_float(pixels: "Pixels | Tensor") -> "Tensor":
     """uint8 [N, H, W, 3] -> float32 [N, 3, H, W], 0 to -1 and 255 to 1."""
     return pixel_tensor(pixels).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def to_uint8(images: Tensor) -> Tensor:
+def to_uint8(images: "Tensor") -> "Tensor":
     """Float [N, 3, H, W] in -1..1 -> uint8 [N, H, W, 3], clamped and rounded."""
+    import torch
+
     levels = images.detach().float().add(1.0).mul_(127.5).round_().clamp_(0, 255)
     return levels.to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 

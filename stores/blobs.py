@@ -100,6 +100,17 @@ def blob_path(store: Store, name: str) -> Path:
     return cached_copy(path, present.sha256)
 
 
+def remove_blob(store: Store, name: str) -> None:
+    """Take a blob out of a store; one that is not there is fine.
+
+    The record goes first, so that a crash leaves at most a file that nothing knows.
+    """
+    check_name(name)
+    with exclusive(store.layout.commit_lock, wait=True):
+        drop_blobs(store, [name])
+        (store.layout.blobs / name).unlink(missing_ok=True)
+
+
 def list_blobs(store: Store) -> dict[str, BlobRecord]:
     """The record of each blob by name.
 
@@ -128,7 +139,7 @@ def damaged_blobs(store: Store) -> dict[str, str]:
 def drop_blobs(store: Store, names: Collection[str]) -> None:
     """Strike blobs off the record, so that the commands that made them make them again.
 
-    The caller holds the commit lock and has taken the files away.
+    The caller holds the commit lock and takes the files away.
     """
     records = _read_records(store)
     _write_records(store, {name: kept for name, kept in records.items() if name not in names})

@@ -107,6 +107,22 @@ class StoreReader:
             raise KeyNotFoundError(f"no row of {self.path} has the key {key!r}; {hint}")
         return row
 
+    def keys_of(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """The keys of some rows, in the order asked for; only their shards are opened.
+
+        Raises:
+            IndexError: A row number is negative or too large.
+            ShardCorruptError: A file that is needed is missing or damaged.
+        """
+        wanted = self._check_indices(indices)
+        shard = np.searchsorted(self._ends, wanted, side="right")
+        keys: dict[int, str] = {}
+        for place in np.unique(shard):
+            of_shard = self._shards.keys([self._numbers[place]])
+            rows = wanted[shard == place]
+            keys |= {int(row): of_shard[row - self._starts[place]] for row in rows}
+        return [keys[int(row)] for row in wanted]
+
     def rows(
         self, indices: Sequence[int] | np.ndarray, columns: Sequence[str]
     ) -> dict[str, np.ndarray]:

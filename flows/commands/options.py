@@ -153,46 +153,68 @@ def take_model_options(options: dict[str, Any]) -> Any:
     return take_model_file_options(options, required=True, columns=columns, clip_pre=clip_pre)
 
 
+_PAIR_OPTIONS = (
+    click.option(
+        "--policy",
+        default="random",
+        show_default=True,
+        help="random is the paper's; nearest draws among the k nearest; band between two "
+        "similarities; direction follows --to. Mixtures: random:0.7,nearest:0.3.",
+    ),
+    click.option(
+        "--num-neighbours",
+        type=int,
+        default=16,
+        show_default=True,
+        help="Targets per row that nearest and direction choose from.",
+    ),
+    click.option("--to", "to_text", help="Text that policy direction leads to."),
+    click.option("--from", "from_text", help="Text it starts from (default: the domain's word)."),
+    click.option(
+        "--direction-share",
+        type=float,
+        default=0.1,
+        show_default=True,
+        help="Share of the best pairs that policy direction keeps.",
+    ),
+    click.option(
+        "--min-similarity",
+        type=float,
+        default=-1.0,
+        show_default=True,
+        help="Least CLIP cosine of a pair (all policies but random).",
+    ),
+    click.option(
+        "--max-similarity",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Largest CLIP cosine of a pair; keeps near-duplicates out.",
+    ),
+)
+
+
 def pair_options(command: Callable) -> Callable:
     """The options that choose pairs; together they make a `pipeline.pairs.PairConfig`."""
-    options = [
-        click.option(
-            "--policy",
-            type=click.Choice(["random", "nearest", "band"]),
-            default="random",
-            show_default=True,
-            help="random is the paper's; nearest draws among the k nearest; band between two "
-            "similarities.",
-        ),
-        click.option(
-            "--num-neighbours", type=int, default=16, show_default=True, help="k of nearest."
-        ),
-        click.option(
-            "--min-similarity",
-            type=float,
-            default=-1.0,
-            show_default=True,
-            help="Least CLIP cosine of a pair (nearest and band).",
-        ),
-        click.option(
-            "--max-similarity",
-            type=float,
-            default=1.0,
-            show_default=True,
-            help="Largest CLIP cosine of a pair (nearest and band).",
-        ),
-    ]
-    for option in reversed(options):
+    for option in reversed(_PAIR_OPTIONS):
         command = option(command)
     return command
 
 
-def take_pair_config(options: dict[str, Any], *, seed: int) -> Any:
+def take_pair_config(options: dict[str, Any], *, store: StorePath, seed: int) -> Any:
     """Remove the values of `pair_options` from a command's options and build their config."""
     from pipeline.pairs import PairConfig
 
-    names = ("policy", "num_neighbours", "min_similarity", "max_similarity")
-    return checked(PairConfig, **{name: options.pop(name) for name in names}, seed=seed)
+    names = ("policy", "num_neighbours", "min_similarity", "max_similarity", "direction_share")
+    taken = {name: options.pop(name) for name in names}
+    source, target = options.pop("from_text"), options.pop("to_text")
+    if "direction" in taken["policy"] and target:
+        from flows.steps.directions import store_direction
+
+        taken["direction"] = store_direction(store, source=source, target=target)
+    elif source or target:
+        raise click.UsageError("--from and --to belong to --policy direction, which needs --to")
+    return checked(PairConfig, **taken, seed=seed)
 
 
 def checked(config: type, **values: Any) -> Any:

@@ -41,15 +41,21 @@ def command(
 ) -> None:
     """Draw pairs of rows from STORE's training split; the same seed draws the same pairs.
 
-    Example: deltaedit pairs faces.store --policy nearest --count 12 --sheet pairs.png
+    Policies mix by weight: --policy random:0.7,nearest:0.3. Policy direction ranks pairs by how
+    well their CLIP difference follows that of two texts while all else stays put.
+
+    Example: deltaedit pairs faces.store --policy direction --to "face with sunglasses" --count 12
+    --sheet pairs.png
     """
     from flows.config import go_offline
     from flows.steps.output import write_config_beside, write_output
     from flows.steps.pairs import as_lines, draw_pairs
+    from stores.reader import StoreReader
 
     go_offline()
-    config = take_pair_config(options, seed=seed)
-    resolved = {"store": store, "count": count, "pairs": config}
+    config = take_pair_config(options, store=store, seed=seed)
+    rows_of = StoreReader(store).manifest.digest
+    resolved = {"store": store, "rows_of": rows_of, "count": count, "pairs": config}
     show_config(resolved)
     pairs = draw_pairs(store, config, count)
     if as_json:

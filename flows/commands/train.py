@@ -122,7 +122,7 @@ def configure(
     from flows.steps.train import TrainRun
     from pipeline.training import TrainConfig
 
-    pairs = take_pair_config(options, seed=seed)
+    pairs = take_pair_config(options, store=store, seed=seed)
     training = checked(TrainConfig, **options, pairs=pairs, seed=seed)
     return checked(
         TrainRun,

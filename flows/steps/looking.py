@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from flows.steps.origin import load_stored_models, stored_config
 from flows.steps.sampled import SAMPLED
@@ -119,6 +118,8 @@ class StorePictures:
 
 def render(generator: "Generator", s: np.ndarray, w_plus: np.ndarray) -> np.ndarray:
     """Codes [N, S] and [N, L, D] float32 -> pictures [N, size, size, 3] uint8."""
+    import torch
+
     device = next(generator.parameters()).device
     batches = []
     for begin in range(0, len(s), RENDER_BATCH):

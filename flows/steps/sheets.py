@@ -38,9 +38,7 @@ def pair_sheet(store: StorePath, pairs: Sequence[Pair]) -> np.ndarray:
         group = pairs[begin : begin + PAIRS_PER_ROW]
         keys = [key for pair in group for key in (pair.source, pair.target)]
         rows.append(pictures.of_keys(keys))
-        captions.append(
-            [text for p in group for text in (p.source, f"{p.similarity:.3f}  {p.target}")]
-        )
+        captions.append([text for pair in group for text in (pair.source, _measured(pair))])
     width = min(PAIRS_PER_ROW, len(pairs))
     return label_grid(
         rows,
@@ -65,6 +63,12 @@ def store_sheet(store: StorePath, count: int = 8) -> np.ndarray:
     if {"w_plus", "s"} <= set(pictures.reader.schema.names):
         rows["from codes"] = pictures.reconstruct(shown)
     return label_grid(list(rows.values()), row_labels=list(rows), column_labels=shown)
+
+
+def _measured(pair: Pair) -> str:
+    if pair.alignment is None:
+        return f"{pair.similarity:.3f}  {pair.target}"
+    return f"{pair.similarity:.3f}, along {pair.alignment:.2f}  {pair.target}"
 
 
 def write_picture(path: Path, pixels: np.ndarray) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 from flows.models import find_files
 from flows.steps.complete import require_complete
 from flows.steps.evaluate import EvaluateConfig, evaluate, is_evaluated
-from flows.steps.index import INDEX, NEIGHBOURS, IndexConfig, index_store
+from flows.steps.graph import NEIGHBOURS
+from flows.steps.index import INDEX, IndexConfig, index_store
 from flows.steps.precompute import PrecomputeConfig, PrecomputeSummary, precompute, scan
 from flows.steps.progress import Progress
 from flows.steps.relevance import RELEVANCE, RelevanceRun, estimate_relevance

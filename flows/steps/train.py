@@ -14,6 +14,7 @@ from flows.exits import stop_if_asked, stopping_between_steps
 from flows.models import choose_device
 from flows.ranks import joined
 from flows.steps.origin import read_origin
+from flows.steps.pairs import graph_for
 from flows.steps.run_log import RunLog, Unwritten
 from flows.steps.splits import eval_rows, train_rows
 from pipeline.errors import CheckpointError
@@ -144,6 +145,7 @@ def _train(
             rows.held_out,
             config.training,
             widths=read_origin(config.store).s_widths,
+            neighbours=graph_for(rows.reader, config.training.pairs, len(rows.train)),
             save=output.save,
             resume=checkpoint,
             on_log=output.add,

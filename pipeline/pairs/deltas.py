@@ -4,22 +4,22 @@ DeltaEdit (Lyu et al. 2023), section 3.2. Training takes the direction from a se
 from two texts; the mapper cannot tell which.
 """
 
-from typing import Any
-
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from pipeline.shapes import assert_shape
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 MIN_DISTANCE = 1e-5
 """The published clamp: a shorter difference is divided by this instead of by its length."""
 
-FloatRows = Tensor | NDArray[Any]
+FloatRows: TypeAlias = "Tensor | NDArray[Any]"
 """A tensor, or a numpy array that is read as float32."""
 
 
-def pair_conditions(clip_source: FloatRows, clip_target: FloatRows) -> Tensor:
+def pair_conditions(clip_source: FloatRows, clip_target: FloatRows) -> "Tensor":
     """Join each unit source with the unit direction from it to its target.
 
     ``d = n(target) - n(source); condition = [n(source), d / max(|d|, 1e-5)]`` with
@@ -35,13 +35,15 @@ def pair_conditions(clip_source: FloatRows, clip_target: FloatRows) -> Tensor:
     Raises:
         ShapeError: the two differ in shape.
     """
+    import torch
+
     assert_shape(clip_source, (None, None), "clip_source")
     assert_shape(clip_target, tuple(clip_source.shape), "clip_target")
     source, target = unit(clip_source), unit(clip_target)
     return torch.cat([source, unit_direction(target - source)], dim=1)
 
 
-def edit_conditions(clip_source: FloatRows, direction: FloatRows) -> Tensor:
+def edit_conditions(clip_source: FloatRows, direction: FloatRows) -> "Tensor":
     """Join each unit source with one direction for all of them.
 
     Args:
@@ -54,6 +56,8 @@ def edit_conditions(clip_source: FloatRows, direction: FloatRows) -> Tensor:
     Raises:
         ShapeError: the widths differ.
     """
+    import torch
+
     assert_shape(clip_source, (None, None), "clip_source")
     assert_shape(direction, (clip_source.shape[1],), "direction")
     source = unit(clip_source)
@@ -61,12 +65,14 @@ def edit_conditions(clip_source: FloatRows, direction: FloatRows) -> Tensor:
     return torch.cat([source, towards.expand_as(source)], dim=1)
 
 
-def unit(rows: FloatRows) -> Tensor:
+def unit(rows: FloatRows) -> "Tensor":
     """Rows divided by their length: [..., C] -> [..., C] float32."""
+    import torch
+
     rows = torch.as_tensor(rows, dtype=torch.float32)
     return rows / rows.norm(dim=-1, keepdim=True)
 
 
-def unit_direction(difference: Tensor) -> Tensor:
+def unit_direction(difference: "Tensor") -> "Tensor":
     """A difference divided by ``max(length, 1e-5)``: [..., C] -> [..., C]."""
     return difference / difference.norm(dim=-1, keepdim=True).clamp_min(MIN_DISTANCE)

@@ -1,54 +1,167 @@
-"""Exact nearest neighbours of CLIP embeddings by cosine similarity (FAISS, inner product)."""
+"""Nearest neighbours of CLIP embeddings by cosine similarity: FAISS indexes by inner product.
 
-from typing import TYPE_CHECKING, NamedTuple
+Kinds: `flat` compares a query with every row; `ivf` with the rows of the cells nearest to it,
+kept as float16 or, where memory is short, 8 bits a number; `hnsw` walks a graph of links.
+"""
+
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 
 from pipeline.errors import PairError
+from pipeline.pairs.rows import unit_rows
 from pipeline.shapes import Floats, Ints, assert_shape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import faiss
 
-MIN_NORM = 1e-12
-"""Rows shorter than this have no direction."""
+IndexKind = Literal["flat", "ivf", "ivf8", "hnsw"]
+KINDS: tuple[IndexKind, ...] = get_args(IndexKind)
+
+FLAT_ROWS = 100_000
+"""Up to this many rows `flat` is chosen: 10 ms a query on one core at C 512."""
+CELLS_PER_ROOT = 2
+"""An IVF index has this many cells for each square root of a row."""
+TRAINING_ROWS_PER_CELL = 40
+TRAINING_ROUNDS = 10
+"""Of k-means; FAISS takes 25 by default, for cells that are hardly better."""
+HNSW_LINKS = 32
+HNSW_BYTES = 8 * HNSW_LINKS + 16
+"""Per row, besides the row: two links of 4 bytes for each of `HNSW_LINKS`, and the level."""
 
 
-class NeighbourGraph(NamedTuple):
-    """The nearest other rows of every row, most similar first."""
+class Recall(NamedTuple):
+    """How much of the exact answer an index finds."""
 
-    ids: Ints
-    """[N, K] int32 row numbers; -1 where a row has fewer than K neighbours."""
-    similarities: Floats
-    """[N, K] float32 cosines in -1..1; -1 where `ids` is -1."""
+    recall: float
+    """Mean share of the exact `k` nearest that are among the `k` found, 0..1."""
+    k: int
+    """Neighbours compared."""
+    num_queries: int
+    """Rows asked for."""
+    effort: int
+    """`nprobe` (cells looked into) or `efSearch` (rows kept while walking); 0 for exact search."""
 
 
-def unit_rows(clip: Floats) -> Floats:
-    """Divide every row by its length: [N, C] float32 -> [N, C] float32.
+def bytes_per_row(kind: IndexKind, width: int) -> int:
+    """Memory of one indexed row of `width` numbers."""
+    sizes = {"flat": 4 * width, "ivf": 2 * width + 8, "ivf8": width + 8}
+    return sizes.get(kind, 4 * width + HNSW_BYTES)
+
+
+def choose_kind(num_rows: int, width: int, budget_bytes: int | None = None) -> IndexKind:
+    """The most exact kind that suits the number of rows and fits into the memory.
+
+    Args:
+        num_rows: N.
+        width: C.
+        budget_bytes: memory that the index may take; None for as much as it likes.
 
     Raises:
-        PairError: a row is NaN, infinite or zero, so that it has no direction.
+        PairError: not even 8 bits a number fit.
     """
-    assert_shape(clip, (None, None), "clip")
-    clip = np.asarray(clip, dtype=np.float32)
-    norms = np.linalg.norm(clip, axis=1, keepdims=True)
-    usable = np.isfinite(norms[:, 0]) & (norms[:, 0] > MIN_NORM)
-    if not usable.all():
-        row = int(np.argmin(usable))
-        raise PairError(
-            f"row {row} of clip has length {norms[row, 0]}; cosine similarity needs finite rows "
-            f"that are not zero: drop it ({np.count_nonzero(~usable)} such rows)"
-        )
-    return clip / norms
+    suitable = KINDS[:3] if num_rows <= FLAT_ROWS else KINDS[1:3]
+    for kind in suitable:
+        if budget_bytes is None or num_rows * bytes_per_row(kind, width) <= budget_bytes:
+            return kind
+    least = num_rows * bytes_per_row("ivf8", width)
+    raise PairError(
+        f"{num_rows} rows of {width} take {least:,} bytes at 8 bits a number, the memory budget is "
+        f"{budget_bytes:,}: raise it, or index a part of the rows"
+    )
 
 
-def build_index(clip: Floats) -> "faiss.IndexFlatIP":
-    """Index the rows of `clip` [N, C] float32 (normalised here) for exact search by cosine."""
+def build_index(clip: Floats, kind: IndexKind = "flat") -> "faiss.Index":
+    """Index the rows of `clip` [N, C] float32 (normalised here)."""
+    index = empty_index(kind, clip)
+    add_rows(index, clip)
+    return index
+
+
+def empty_index(kind: IndexKind, clip: Floats) -> "faiss.Index":
+    """An index of `kind` without rows, fit for rows such as `clip` [N, C] float32."""
     import faiss
 
-    index = faiss.IndexFlatIP(clip.shape[1])
-    index.add(unit_rows(clip))  # pyright: ignore[reportCallIssue] - faiss patches add at import
+    width = clip.shape[1]
+    if kind == "flat":
+        return faiss.IndexFlatIP(width)
+    if kind == "hnsw":
+        return faiss.IndexHNSWFlat(width, HNSW_LINKS, faiss.METRIC_INNER_PRODUCT)
+    num_cells = max(
+        1, min(int(CELLS_PER_ROOT * len(clip) ** 0.5), len(clip) // TRAINING_ROWS_PER_CELL)
+    )
+    numbers = "SQfp16" if kind == "ivf" else "SQ8"
+    index = faiss.index_factory(width, f"IVF{num_cells},{numbers}", faiss.METRIC_INNER_PRODUCT)
+    faiss.extract_index_ivf(index).cp.niter = TRAINING_ROUNDS
+    step = max(1, len(clip) // (TRAINING_ROWS_PER_CELL * num_cells))
+    index.train(unit_rows(clip[::step]))
     return index
+
+
+def add_rows(index: "faiss.Index", clip: Floats) -> None:
+    """Index more rows [M, C] float32; they are numbered after those there are."""
+    index.add(unit_rows(clip))  # pyright: ignore[reportCallIssue] - faiss patches add at import
+
+
+def tune(
+    index: "faiss.Index", clip: Floats, *, target: float, k: int = 10, num_queries: int = 256
+) -> Recall:
+    """Set the least effort at which an index finds enough of the exact answer.
+
+    Args:
+        index: of all rows of `clip`.
+        clip: [N, C] float32. Rows spread over it are asked for their `k` nearest others.
+        target: recall to reach, 0..1.
+        k: neighbours compared.
+        num_queries: rows asked for.
+
+    Returns:
+        What is reached: less than `target` where even the greatest effort is not enough, as may be
+        with 8 bits a number.
+    """
+    import faiss
+
+    k, num_queries = min(k, len(clip) - 1), min(num_queries, len(clip))
+    rows = np.linspace(0, len(clip) - 1, num_queries).astype(np.int64)
+    exact = faiss.knn(
+        unit_rows(clip[rows]), unit_rows(clip), k + 1, metric=faiss.METRIC_INNER_PRODUCT
+    )[1]
+    others = exact != rows[:, None]
+    others[others.all(axis=1), -1] = False  # among more than k equal rows itself may be missing
+    exact = exact[others].reshape(num_queries, k)
+    reached = Recall(0.0, k, num_queries, 0)
+    for effort in _efforts(index):
+        _set_effort(index, effort)
+        found = search(index, clip[rows], k + 1)[1]
+        shares = [np.isin(ids, ours).mean() for ids, ours in zip(exact, found, strict=True)]
+        reached = Recall(float(np.mean(shares)), k, num_queries, effort)
+        if reached.recall >= target:
+            break
+    return reached
+
+
+def _efforts(index: "faiss.Index") -> list[int]:
+    """Settings to try, each twice the one before; 0 alone for exact search."""
+    import faiss
+
+    if isinstance(index, faiss.IndexIVF):
+        largest, first = index.nlist, 1
+    elif isinstance(index, faiss.IndexHNSW):
+        largest, first = index.ntotal, 16
+    else:
+        return [0]
+    return [first << power for power in range(32) if first << power < largest] + [largest]
+
+
+def _set_effort(index: "faiss.Index", effort: int) -> None:
+    import faiss
+
+    if isinstance(index, faiss.IndexIVF):
+        index.nprobe = effort
+    elif isinstance(index, faiss.IndexHNSW):
+        index.hnsw.efSearch = effort
 
 
 def search(index: "faiss.Index", queries: Floats, k: int) -> tuple[Floats, Ints]:
@@ -60,7 +173,8 @@ def search(index: "faiss.Index", queries: Floats, k: int) -> tuple[Floats, Ints]
         k: results per query, at most the number of indexed rows.
 
     Returns:
-        Cosines [M, k] float32 in -1..1, falling, and row numbers [M, k] int64.
+        Cosines [M, k] float32 in -1..1, falling, and row numbers [M, k] int64; -1 where an index
+        that is not exact found fewer than `k`.
 
     Raises:
         PairError: `k` is outside 1..rows.
@@ -75,6 +189,22 @@ def search(index: "faiss.Index", queries: Floats, k: int) -> tuple[Floats, Ints]
     return np.clip(similarities, -1.0, 1.0), rows
 
 
+def on_gpus(index: "faiss.Index") -> "faiss.Index":
+    """The index on all GPUs where faiss-gpu is installed and finds some, else the index itself."""
+    import faiss
+
+    if not has_gpus():
+        return index
+    return faiss.index_cpu_to_all_gpus(index)
+
+
+def has_gpus() -> bool:
+    """Whether faiss-gpu is installed and finds a GPU."""
+    import faiss
+
+    return hasattr(faiss, "index_cpu_to_all_gpus") and faiss.get_num_gpus() > 0
+
+
 def index_to_bytes(index: "faiss.Index") -> bytes:
     """The index in FAISS's own file format."""
     import faiss
@@ -83,7 +213,7 @@ def index_to_bytes(index: "faiss.Index") -> bytes:
 
 
 def index_from_bytes(data: bytes) -> "faiss.Index":
-    """The inverse of `index_to_bytes`.
+    """The inverse of `index_to_bytes`; rows can be added.
 
     Raises:
         PairError: the bytes are not a whole FAISS index.
@@ -98,65 +228,15 @@ def index_from_bytes(data: bytes) -> "faiss.Index":
         ) from error
 
 
-def neighbour_graph(clip: Floats, k: int, *, block_rows: int = 1024) -> NeighbourGraph:
-    """Find the `k` most similar other rows of every row, exactly.
-
-    A row is never its own neighbour; other rows with the same embedding are.
-
-    Args:
-        clip: [N, C] float32, of any length.
-        k: neighbours per row, at most N - 1.
-        block_rows: queries searched at once. Beside the index, memory grows with this only.
+def map_index(path: "Path") -> "faiss.Index":
+    """An index file mapped into memory, to be searched: nothing is read before it is compared.
 
     Raises:
-        PairError: `k` or `block_rows` is out of range, or a row has no direction.
+        PairError: the file is not a whole FAISS index.
     """
-    num_rows = len(clip)
-    if not 1 <= k < num_rows:
-        raise PairError(f"k is {k}, but {num_rows} rows have {num_rows - 1} neighbours each")
-    if block_rows < 1:
-        raise PairError(f"block_rows is {block_rows}: search at least one row at a time")
-    index = build_index(clip)
-    ids = np.empty((num_rows, k), dtype=np.int32)
-    similarities = np.empty((num_rows, k), dtype=np.float32)
-    for start in range(0, num_rows, block_rows):
-        stop = min(start + block_rows, num_rows)
-        found_similarities, found = search(index, clip[start:stop], k + 1)
-        others = found != np.arange(start, stop)[:, None]
-        # Among more than k equal embeddings a row may be missing from its own results.
-        others[others.all(axis=1), -1] = False
-        ids[start:stop] = found[others].reshape(-1, k)
-        similarities[start:stop] = found_similarities[others].reshape(-1, k)
-    return NeighbourGraph(ids, similarities)
+    import faiss
 
-
-def restrict_graph(graph: NeighbourGraph, rows: Ints) -> NeighbourGraph:
-    """Keep the edges among `rows`, renumbered to positions in `rows`.
-
-    Args:
-        graph: of the whole store.
-        rows: [M] distinct row numbers, such as the training split.
-
-    Returns:
-        A graph of M rows; edges that leave `rows` are dropped, so rows may end in -1.
-    """
-    position_of = np.full(len(graph.ids), -1, dtype=np.int32)
-    position_of[rows] = np.arange(len(rows), dtype=np.int32)
-    ids = graph.ids[rows]
-    ids = np.where(ids < 0, -1, position_of[ids])
-    return _packed(ids, graph.similarities[rows], ids >= 0)
-
-
-def limit_graph(graph: NeighbourGraph, low: float, high: float) -> NeighbourGraph:
-    """Keep the edges whose cosine lies in `low`..`high`, both included."""
-    similarities = graph.similarities
-    kept = (graph.ids >= 0) & (similarities >= low) & (similarities <= high)
-    return _packed(graph.ids, similarities, kept)
-
-
-def _packed(ids: Ints, similarities: Floats, kept: np.ndarray) -> NeighbourGraph:
-    order = np.argsort(~kept, axis=1, kind="stable")
-    return NeighbourGraph(
-        np.take_along_axis(np.where(kept, ids, -1), order, axis=1).astype(np.int32),
-        np.take_along_axis(np.where(kept, similarities, -1.0), order, axis=1).astype(np.float32),
-    )
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as error:
+        raise PairError(f"{path} is not a whole FAISS index: rebuild it ({error})") from error

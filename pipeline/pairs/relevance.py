@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.errors import PairError
-from pipeline.pairs.index import MIN_NORM, unit_rows
+from pipeline.pairs.rows import MIN_NORM, unit_rows
 from pipeline.shapes import Floats, assert_shape
 
 

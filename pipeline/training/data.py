@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from pipeline.errors import PairError
-from pipeline.pairs.index import NeighbourGraph, neighbour_graph
+from pipeline.pairs.graph import NeighbourGraph
 from pipeline.pairs.sampling import PairConfig, PairSampler
 from pipeline.shapes import Ints
 from pipeline.training.gather import Condition, DeviceRows, HostGather, PairBatch
@@ -74,7 +74,7 @@ class PairBatches:
             rows: the split to pair.
             config: the policy.
             batch_size: B, of all parts together.
-            neighbours: graph of exactly these rows; built here if `nearest` needs one.
+            neighbours: graph of exactly these rows; see `PairSampler`.
             device: where batches are wanted.
             share: the part of each batch that is wanted.
             condition: what conditions say of the targets.
@@ -149,13 +149,10 @@ class PairBatches:
 def _sampler(
     rows: RowBlock | RowStream, config: PairConfig, neighbours: NeighbourGraph | None
 ) -> PairSampler:
-    needs_units = config.policy == "band" or (config.policy == "nearest" and neighbours is None)
+    builds_graph = config.needs_graph(len(rows)) and neighbours is None
     units = None
     if isinstance(rows, RowBlock):
         units = rows.units
-    elif needs_units:
+    elif config.needs_clip or builds_graph:
         units = rows.units()
-    if config.policy == "nearest" and neighbours is None:
-        assert units is not None
-        neighbours = neighbour_graph(units, min(config.num_neighbours, len(rows) - 1))
     return PairSampler(config, len(rows), neighbours=neighbours, units=units)

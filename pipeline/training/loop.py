@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from pipeline.pairs.index import NeighbourGraph
+from pipeline.pairs.graph import NeighbourGraph
 from pipeline.shapes import Ints
 from pipeline.training.checkpoint import TrainedMapper, from_bytes, load_trained, to_bytes
 from pipeline.training.config import Execution, Recipe, TrainConfig
@@ -59,8 +59,8 @@ def train_mapper(
         resume: bytes of a checkpoint of this very run. On a CPU the weights then become, bit for
             bit, those of a run that was never interrupted (same thread count, same machine).
         on_log: called with every record.
-        neighbours: graph of the whole store, for policy `nearest`; built from the training rows
-            if absent.
+        neighbours: graph of the whole store, for what `PairConfig.needs_graph`; built from the
+            training rows if it is needed and absent.
         made_from: what the store says of its columns; kept in the mapper's file.
         execution: device, how rows are held, and this process's part of each batch.
         on_step: called after every step; whatever it raises ends the run, after a checkpoint.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PairError
-from pipeline.pairs.index import unit_rows
+from pipeline.pairs.rows import unit_rows
 from pipeline.shapes import Floats, Ints, assert_shape
 
 BLOCK_ROWS = 2048

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import CheckpointError, DivergedError, PairError
 from pipeline.models.delta_mapper import DeltaMapperConfig
-from pipeline.pairs.index import NeighbourGraph, restrict_graph
+from pipeline.pairs.graph import NeighbourGraph, restrict_graph
 from pipeline.pairs.sampling import PairConfig
 from pipeline.rng import generator_for, seed_for
 from pipeline.shapes import Ints
@@ -70,7 +70,7 @@ class TrainingRun:
             held,
             config.pairs,
             batch_size=self.recipe.batch_size,
-            neighbours=graph if config.pairs.policy == "nearest" else None,
+            neighbours=graph,
             device=device,
             share=execution.share,
             condition=config.condition,

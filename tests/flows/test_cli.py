@@ -98,7 +98,13 @@ def test_precompute_accounts_for_every_image(day):
 
 
 def test_the_index_and_the_graph_say_what_they_are(day):
-    assert day[1]["index"] == {"rows": 260, "kind": "flat", "neighbours": 12}
+    assert day[1]["index"] == {
+        "rows": 260,
+        "kind": "flat",
+        "recall@10": 1.0,
+        "effort": 0,
+        "neighbours": 12,
+    }
 
 
 def test_neighbours_fall_in_similarity_and_are_shown(day):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from stores.blobs import blob_path, damaged_blobs, list_blobs, read_blob, write_blob
+from stores.blobs import blob_path, damaged_blobs, list_blobs, read_blob, remove_blob, write_blob
 from stores.errors import ManifestError, ShardCorruptError, StoreError
 from stores.schema import Column, Schema
 from stores.store import Store
@@ -28,6 +28,16 @@ def test_a_blob_is_replaced_with_its_record(store):
     write_blob(store, "a.bin", b"newer", {"run": 2})
     assert read_blob(store, "a.bin") == b"newer"
     assert list_blobs(store)["a.bin"].made_from == {"run": 2}
+
+
+def test_a_removed_blob_is_neither_on_record_nor_on_disk(store):
+    write_blob(store, "a.bin", b"old", {})
+    write_blob(store, "b.bin", b"stays", {})
+    for _ in range(2):
+        remove_blob(store, "a.bin")
+    assert list(list_blobs(store)) == ["b.bin"]
+    assert not (store.path / "blobs" / "a.bin").exists()
+    assert damaged_blobs(store) == {}
 
 
 def test_a_blob_that_is_not_there_is_refused_with_those_there_are(store):

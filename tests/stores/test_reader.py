@@ -43,6 +43,14 @@ def test_rows_come_in_the_order_asked_for_repeated_or_not(path):
     assert reader.column("s").any()
 
 
+def test_keys_of_some_rows_come_from_their_shards_alone(path):
+    reader = StoreReader(path)
+    wanted = np.array([len(reader) - 1, 3, 3, 0])
+    assert reader.keys_of(wanted) == [reader.keys[row] for row in wanted]
+    with pytest.raises(IndexError, match="asked for"):
+        reader.keys_of([len(reader)])
+
+
 def test_more_shards_than_can_be_mapped_at_once_give_the_same_rows(path):
     expected = StoreReader(path).column("s")
     reader = StoreReader(path, max_mapped_shards=2)

@@ -1,20 +1,27 @@
 import json
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
+from flows.steps.graph import NEIGHBOURS, load_graph
 from flows.steps.index import (
     INDEX,
-    NEIGHBOURS,
     IndexConfig,
     find_neighbours,
     index_store,
-    load_graph,
     query_vector,
 )
+from pipeline.errors import PairError
 from stores.blobs import list_blobs
 from stores.errors import StoreError
+from stores.plan import ShardPlan
 from stores.reader import StoreReader
+from stores.schema import Column, Schema
+from stores.sources import SourceItem
 from stores.store import Store
+from stores.writer import ShardWriter
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,91 @@ def test_the_same_rows_are_not_indexed_again(indexed):
     assert path.stat().st_ino == before
 
 
+def test_the_recall_is_measured_and_on_record(indexed):
+    made_from = list_blobs(Store.open(indexed))[INDEX].made_from
+    assert (made_from["recall"], made_from["recall_k"], made_from["effort"]) == (1.0, 10, 0)
+
+
+def test_a_kind_that_does_not_fit_the_memory_is_refused(encoded):
+    with pytest.raises(PairError, match="the memory budget is 1,000"):
+        index_store(IndexConfig(store=encoded, kind="flat", memory_budget=1000))
+    config = IndexConfig(store=encoded, memory_budget=96 * 300)
+    assert config.resolved_kind(96, 256) == "ivf8"
+
+
+def test_wrong_settings_are_refused_all_at_once(encoded):
+    with pytest.raises(ValueError, match=r"(?s)neighbours.*recall.*memory_budget"):
+        IndexConfig(store=encoded, neighbours=-1, recall=0.0, memory_budget=0)
+
+
+@pytest.mark.parametrize(("text", "code"), [("500MB", 0), ("1.5 gb", 0), ("much", 2), ("5 PB", 2)])
+def test_a_memory_budget_is_written_with_its_unit(call, encoded, text, code):
+    run = call("index", encoded, "--memory-budget", text, "--dry-run", code=code)
+    assert ("memory_budget" in run.err) == (code == 0)
+
+
+def add_shard(store, number, num_rows):
+    """Commit a shard of random rows."""
+    plan = ShardPlan(number, tuple(SourceItem(f"{number}-{i:03}.png") for i in range(num_rows)))
+    rows = np.random.default_rng(number).standard_normal((num_rows, 8), dtype=np.float32)
+    writer = ShardWriter(store, plan)
+    writer.add([item.key for item in plan.items], {"clip": rows})
+    writer.commit()
+    store.consolidate()
+
+
+def test_a_grown_store_adds_its_new_rows_to_the_index(tmp_path):
+    store = Store.create(
+        tmp_path / "s", schema=Schema((Column("clip", (8,), "float32"),)), fingerprints={}
+    )
+    trained = []
+    # The last time there are three times the rows that the cells were learnt from.
+    for number, num_rows in enumerate((90, 30, 150)):
+        add_shard(store, number, num_rows)
+        index_store(IndexConfig(store=store.path, kind="ivf", recall=1.0, neighbours=0))
+        trained.append(list_blobs(store)[INDEX].made_from["trained_rows"])
+        reader = StoreReader(store.path)
+        for row in (5, len(reader) - 1):
+            key = reader.keys[row]
+            assert find_neighbours(store.path, query_vector(store.path, key=key), 3)[0].key == key
+    assert trained == [90, 90, 270]
+
+
+def test_an_index_whose_first_shards_changed_is_built_anew(tmp_path):
+    store = Store.create(
+        tmp_path / "s", schema=Schema((Column("clip", (8,), "float32"),)), fingerprints={}
+    )
+    config = IndexConfig(store=store.path, neighbours=0)
+    add_shard(store, 1, 60)
+    index_store(config)
+    add_shard(store, 0, 20)  # a shard that another worker finished late comes before it
+    index_store(config)
+    assert list_blobs(store)[INDEX].made_from["trained_rows"] == 80
+    key = StoreReader(store.path).keys[70]
+    assert find_neighbours(store.path, query_vector(store.path, key=key), 1)[0].key == key
+
+
+def test_neighbours_of_a_key_and_their_sheet_are_shown_without_torch(indexed, tmp_path):
+    arguments = ["neighbours", str(indexed), "--key", StoreReader(indexed).keys[7]]
+    arguments += ["--sheet", str(tmp_path / "near.png")]
+    program = f"""
+import sys
+sys.argv = ["deltaedit", *{arguments!r}]
+from flows.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+assert not {{"torch", "open_clip", "prefect"}} & sys.modules.keys()
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("1.0000  ")
+    assert (tmp_path / "near.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_a_key_is_its_own_nearest_neighbour(indexed):
     reader = StoreReader(indexed)
     first = find_neighbours(indexed, query_vector(indexed, key=reader.keys[7]), 3)[0]
@@ -54,7 +146,7 @@ def test_an_image_file_finds_its_own_row(indexed, faces):
 
 
 def test_the_graph_has_no_row_as_its_own_neighbour(indexed):
-    rows, similarities = load_graph(indexed, StoreReader(indexed))
+    rows, similarities = load_graph(StoreReader(indexed))
     assert rows.shape == similarities.shape == (96, 5)
     assert not (rows == [[row] for row in range(96)]).any()
 

@@ -1,15 +1,26 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pipeline.errors import PairError
-from pipeline.pairs.index import neighbour_graph, unit_rows
-from pipeline.pairs.sampling import PairConfig, PairSampler, sample_pairs
+from pipeline.pairs.config import PairConfig, TextDirection
+from pipeline.pairs.graph import neighbour_graph
+from pipeline.pairs.rows import unit_rows
+from pipeline.pairs.sampling import PairSampler, sample_pairs
 
 NUM_ROWS = 60
 CONFIGS = [
     PairConfig(policy="random", seed=3),
     PairConfig(policy="nearest", num_neighbours=4, seed=3),
     PairConfig(policy="band", min_similarity=0.1, max_similarity=0.6, seed=3),
+    PairConfig(policy="random:0.5,nearest:0.3,band:0.2", seed=3),
+    PairConfig(
+        policy="direction",
+        direction=TextDirection.of("a", "b", np.arange(6, dtype=np.float32)),
+        direction_share=0.5,
+        seed=3,
+    ),
 ]
 
 
@@ -119,8 +130,65 @@ def test_one_row_gives_no_pair():
         PairSampler(PairConfig(), 1)
 
 
-def test_wrong_settings_are_refused_all_at_once():
-    with pytest.raises(PairError, match=r"(?s)num_neighbours.*similarity bounds"):
-        PairConfig(policy="band", num_neighbours=0, min_similarity=0.5, max_similarity=0.5)
-    with pytest.raises(PairError, match="ignores similarity bounds"):
-        PairConfig(policy="random", max_similarity=0.9)
+def test_no_policy_pairs_near_duplicates_when_asked_not_to(clip):
+    twice = np.concatenate([clip, clip])
+    units, graph = unit_rows(twice), neighbour_graph(twice, 20)
+    for config in CONFIGS:
+        bounded = replace(config, max_similarity=0.95)
+        sampler = PairSampler(bounded, 2 * NUM_ROWS, neighbours=graph, units=units)
+        source, target = sampler.draw(0, 4000)
+        assert np.vecdot(units[source], units[target]).max() <= 0.95 + 1e-6
+
+
+def test_random_targets_without_near_duplicates_are_uniform_over_the_others(clip):
+    units = unit_rows(clip)
+    config = PairConfig(max_similarity=0.5)
+    source, target = PairSampler(config, NUM_ROWS, units=units).draw(0, 60_000)
+    assert (np.bincount(source, minlength=NUM_ROWS) == 1000).all()
+    allowed = units[0] @ units.T <= 0.5
+    counts = np.bincount(target[source == 0], minlength=NUM_ROWS)
+    expected = 1000 / allowed.sum()
+    assert counts[~allowed].sum() == 0
+    assert np.abs(counts[allowed] - expected).max() < 6 * np.sqrt(expected)
+
+
+def test_a_row_that_is_alike_to_all_others_gives_way_as_a_source():
+    units = np.eye(2, dtype=np.float32)[[0] * 30 + [1] * 30]
+    units[0] = unit_rows(np.ones((1, 2), np.float32))[0]
+    source, _target = PairSampler(PairConfig(max_similarity=0.5), 60, units=units).draw(0, 600)
+    assert not (source == 0).any()
+
+
+def test_a_mixture_draws_its_policies_pairs_in_their_shares(clip, graph):
+    units = unit_rows(clip)
+    mixed = PairConfig(policy="nearest:0.3,band:0.7", num_neighbours=4, min_similarity=-0.9, seed=3)
+    drawn = PairSampler(mixed, NUM_ROWS, neighbours=graph, units=units).draw(2, 10_000)
+    parts = [
+        PairSampler(replace(mixed, policy=policy), NUM_ROWS, neighbours=graph, units=units)
+        for policy in ("nearest", "band")
+    ]
+    nearest, band = ((np.array(part.draw(2, 10_000)) == drawn).all(axis=0) for part in parts)
+    assert (nearest | band).all()
+    # Standard deviation of the share is 0.0046; a few pairs are drawn by both.
+    assert nearest.mean() == pytest.approx(0.3, abs=0.03)
+    assert band.mean() == pytest.approx(0.7, abs=0.03)
+
+
+def test_direction_pairs_are_drawn_from_those_that_follow_the_text(clip):
+    direction = TextDirection.of("face", "face with glasses", np.ones(6, np.float32))
+    config = PairConfig(policy="direction", direction=direction, num_neighbours=3)
+    rows = np.arange(0, NUM_ROWS, 2)
+    source, target = sample_pairs(config, rows, 500, clip=clip)
+    units = unit_rows(clip)
+    difference = units[target] - units[source]
+    alignment = (difference @ direction.unit) / np.linalg.norm(difference, axis=1)
+    everyone = units[rows][None] - units[rows][:, None] + 1e-9
+    alignments = (everyone @ direction.unit) / np.linalg.norm(everyone, axis=2)
+    assert alignment.min() > np.percentile(alignments, 95)
+
+
+def test_a_missing_graph_is_built_from_the_rows(clip, graph):
+    config = PairConfig(policy="nearest", num_neighbours=4)
+    given = PairSampler(config, NUM_ROWS, neighbours=graph).draw(1, 100)
+    built = PairSampler(config, NUM_ROWS, units=unit_rows(clip)).draw(1, 100)
+    assert (given[1] == built[1]).all()

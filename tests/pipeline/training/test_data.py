@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import PairError, ShapeError
 from pipeline.pairs.deltas import pair_conditions
-from pipeline.pairs.index import neighbour_graph
+from pipeline.pairs.graph import neighbour_graph
 from pipeline.pairs.sampling import PairConfig
 from pipeline.training.data import PairBatches, Share
 from pipeline.training.gather import DeviceRows, HostGather
