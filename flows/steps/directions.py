@@ -6,13 +6,13 @@ Pairs that follow a text can then be drawn, and a mapper trained on them, where 
 import json
 import logging
 from dataclasses import asdict
-from pathlib import Path
 
 from flows.steps.origin import read_origin
 from pipeline.errors import PipelineError
 from pipeline.pairs.config import TextDirection
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.store import Store
 
 DIRECTIONS_BLOB = "directions.json"
@@ -20,7 +20,7 @@ DIRECTIONS_BLOB = "directions.json"
 log = logging.getLogger("deltaedit")
 
 
-def store_direction(path: Path, *, source: str | None, target: str) -> TextDirection:
+def store_direction(path: StorePath, *, source: str | None, target: str) -> TextDirection:
     """The direction from `source` (default: the domain's neutral word) to `target`.
 
     Raises:
@@ -41,7 +41,7 @@ def store_direction(path: Path, *, source: str | None, target: str) -> TextDirec
     return computed
 
 
-def _compute(path: Path, source: str, target: str) -> TextDirection:
+def _compute(path: StorePath, source: str, target: str) -> TextDirection:
     from flows.steps.origin import load_stored_models
     from pipeline.editing import text_direction
 
