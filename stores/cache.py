@@ -6,6 +6,8 @@ any time when nothing reads from it.
 """
 
 import tempfile
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 from stores.atomic import make_folder, replacing
 from stores.checksum import sha256_file
 from stores.errors import ShardCorruptError
-from stores.places import StorePath
+from stores.places import ObjectPath, StorePath
 
 
 def cached_copy(path: StorePath, sha256: str) -> Path:
@@ -31,6 +33,14 @@ def cached_copy(path: StorePath, sha256: str) -> Path:
     if isinstance(path, Path):
         return path
     copy = path.cache / sha256[:2] / f"{sha256}-{path.name}"
+    with _locks[copy]:  # threads that want one object fetch it once
+        return _copied(path, sha256, copy)
+
+
+_locks: defaultdict[Path, threading.Lock] = defaultdict(threading.Lock)
+
+
+def _copied(path: ObjectPath, sha256: str, copy: Path) -> Path:
     if copy.exists():
         return copy
     make_folder(copy.parent)

@@ -63,12 +63,16 @@ def test_a_terminated_run_is_stopped(running, store):
     assert read_status(store)["run"]["state"] == "stopped"
 
 
-def test_a_finished_run_tells_what_it_did_and_leaves_a_clean_store(call, encoded):
-    status = json.loads(call("status", encoded, "--json").out)
+def test_a_finished_run_tells_what_it_did_and_leaves_a_clean_store(
+    call, faces, small_shards, tmp_path
+):
+    store = tmp_path / "faces.store"
+    call("precompute", faces, store, *small_shards, "--split-eval", 0.25)
+    status = json.loads(call("status", store, "--json").out)
     assert status["run"]["state"] == "done"
     assert status["run"]["inputs"] == {"planned": 96, "done": 96, "rows": 96, "rejects": 0}
     assert (status["rows"], status["shards"]) == (96, 6)
-    assert verify_store(encoded, full=True) == []
+    assert verify_store(store, full=True) == []
 
 
 def test_watching_ends_with_the_run(call, encoded):

@@ -50,7 +50,8 @@ def run(shard_format) -> ModuleType:
 def start(shard_format) -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["stores.convert", "stores.sources", "stores.verify", "s3fs"])
+    formats = ["stores.formats.hdf5", "stores.formats.webdataset"]
+    context.set_forkserver_preload([*formats, "stores.convert", "stores.verify", "s3fs"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (

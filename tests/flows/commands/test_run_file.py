@@ -100,7 +100,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(read):
             store: a.store
             precompute: {batch-size: 0}
             index: {neighbours: -1}
-            train: {policy: closest, steps: 1.5, resume: true}
+            train: {recipe: slow, steps: 1.5, resume: true}
             indx: {}
           b: {store: b.store, precompute: {retry-rejects: perhaps}}
           c: 3
@@ -111,7 +111,7 @@ def test_everything_that_is_wrong_is_said_at_once_with_its_place(read):
         "defaults.precompute.shard-row: no such key; did you mean shard-rows?",
         "entries.a.precompute: batch_size must be at least 1, got 0",
         "entries.a.index.neighbours: Invalid value for '--neighbours': -1",
-        "entries.a.train.policy: Invalid value for '--policy': 'closest'",
+        "entries.a.train.recipe: Invalid value for '--recipe': 'slow'",
         "entries.a.train.steps: Invalid value for '--steps': '1.5' is not a valid integer",
         "entries.a.train.resume: no such key",
         "entries.a.indx: no such key; did you mean index?",

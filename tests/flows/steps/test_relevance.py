@@ -13,7 +13,7 @@ from flows.steps.relevance import (
     read_agreement,
 )
 from pipeline.encoding.rendered_relevance import RenderedConfig
-from stores.blobs import list_blobs
+from stores.blobs import list_blobs, remove_blob
 from stores.reader import StoreReader
 from stores.store import Store
 
@@ -26,8 +26,11 @@ class Killed(BaseException):
 
 @pytest.fixture
 def store(encoded, tmp_path):
-    """A copy, for commands that write blobs."""
-    return shutil.copytree(encoded, tmp_path / "faces.store")
+    """A copy without relevance matrix, for commands that write blobs."""
+    path = shutil.copytree(encoded, tmp_path / "faces.store")
+    if RELEVANCE in list_blobs(Store.open(path)):
+        remove_blob(Store.open(path), RELEVANCE)
+    return path
 
 
 def rendered(store, **settings):
