@@ -36,7 +36,9 @@ PACKAGES = ("clip-retrieval==2.45.0", "setuptools<70")
 MODEL = "ViT-B-32-quickgelu"
 WANTED = {"float32": 1.3, "bfloat16": 2.5}
 WANTED_MEMORY = 0.5
-LOOK_EVERY_S = 0.1
+WANTED_COSINE = 0.9999
+LOOK_EVERY_S = 0.5
+"""Counting shared pages takes processors from the program that is measured."""
 
 
 @dataclasses.dataclass
@@ -196,14 +198,20 @@ def test_precompute_is_faster_and_smaller_than_clip_retrieval(
             end="",
         )
     their_few, theirs = best["clip-retrieval"]
-    for precision, wanted in WANTED.items():
+    speed, memory = {}, {}
+    for precision in WANTED:
         few, ours = best[precision]
-        ratio = added(ours, few, "seconds") / added(theirs, their_few, "seconds")
-        memory = ours.pss_mb / theirs.pss_mb
-        print(f"\n{precision}: {ratio:.2f} times the images/s, {memory:.2f} of the memory")  # noqa: T201
-        assert ratio >= wanted
-        assert memory < WANTED_MEMORY
+        speed[precision] = added(ours, few, "seconds") / added(theirs, their_few, "seconds")
+        memory[precision] = ours.pss_mb / theirs.pss_mb
+        print(  # noqa: T201
+            f"\n{precision}: {speed[precision]:.2f} times the images/s, "
+            f"{memory[precision]:.2f} of the memory",
+            end="",
+        )
     lengths = [np.linalg.norm(column, axis=1) for column in rows.values()]
     cosines = (rows["float32"] * rows["bfloat16"]).sum(axis=1) / (lengths[0] * lengths[1])
-    print(f"cosine of bfloat16 to float32: {cosines.min():.5f}")  # noqa: T201
-    assert cosines.min() >= 0.9999
+    print(f"\ncosine of bfloat16 to float32: {cosines.min():.5f}")  # noqa: T201
+    assert cosines.min() >= WANTED_COSINE
+    assert max(memory.values()) < WANTED_MEMORY
+    for precision, wanted in WANTED.items():
+        assert speed[precision] >= wanted
