@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# A file's tests share what is costly to make, so a file stays in one process.
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help setup demo test test-all test-gpu bench lint format world lock clean
 
@@ -22,10 +24,10 @@ demo: $(READY) ## the whole pipeline on the bundled avatar world; pictures in de
 	$(BIN)/deltaedit demo --out demo-out
 
 test: $(READY) ## the test suite without the slow, GPU and speed tests
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL)
 
 test-all: $(READY) ## everything that a CPU can run
-	$(BIN)/python -m pytest -q -m 'not gpu and not bench'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(PARALLEL) -m 'not gpu and not bench'
 
 test-gpu: $(READY) ## what needs a CUDA device
 	$(BIN)/python -m pytest -q -m gpu

@@ -196,7 +196,8 @@ class Store:
         opening a store reads those that the manifest lacks.
 
         Args:
-            num_pending: What a new plan found without an outcome; else the last plan stands.
+            num_pending: What a plan against `manifest` found without an outcome; else the last
+                plan stands.
 
         Raises:
             OutOfSpaceError: There is no room; the old manifest stays.
@@ -209,8 +210,9 @@ class Store:
             scan_sha256=sha256_file(self.layout.scan) if self.layout.scan.exists() else None,
         )
         if num_pending is not None:
-            settled = replace(manifest, num_planned=0).counts.inputs
-            manifest = replace(manifest, num_planned=settled + num_pending)
+            # Against what the plan saw: others may have committed some of it in the meantime.
+            seen = replace(manifest, shards=self.manifest.shards, num_planned=0)
+            manifest = replace(manifest, num_planned=seen.counts.inputs + num_pending)
         data = manifest.to_bytes()
         path = manifest_path(self.path)
         if not path.exists() or path.read_bytes() != data:

@@ -1,7 +1,8 @@
-"""Servers for the tests that need one: a real Prefect server, a local S3."""
+"""Servers for the tests that need one: of processes, a real Prefect server, a local S3."""
 
 import importlib.util
 import io
+import multiprocessing
 import os
 import secrets
 import socket
@@ -11,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,28 @@ import psutil
 import pytest
 
 DEADLINE_S = 240
+PRELOADED = [
+    "flows.cluster.shards",
+    "flows.steps.edit",
+    "flows.steps.evaluate",
+    "flows.steps.precompute",
+    "open_clip",
+    "s3fs",
+    "stores.convert",
+    "stores.formats.hdf5",
+    "stores.formats.webdataset",
+    "stores.verify",
+]
+"""What the processes of the tests need; there is one server for all, so one list."""
+
+
+@pytest.fixture(scope="session")
+def forkserver() -> ForkServerContext:
+    """Starts processes that have the imports already, so that each costs what it computes."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    return context
 
 
 @dataclass

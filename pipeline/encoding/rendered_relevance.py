@@ -134,6 +134,8 @@ class ChannelProbe:
 
     def _channel(self, blocks: list[tuple[Tensor, Tensor, Partial]], channel: int) -> Tensor:
         step = self._config.strength * self._std[channel]
+        if step == 0:
+            return torch.zeros(self._clip.dim, device=step.device)
         total = None
         for codes, w_plus, shared in blocks:
             moved, half = codes.clone(), len(codes) // 2

@@ -4,7 +4,6 @@ Processes are forked from a server that has the imports, so that each costs what
 run the program's own entry point: arguments, signals, output and exit codes are the real ones.
 """
 
-import multiprocessing
 import os
 import time
 from collections.abc import Callable
@@ -14,13 +13,6 @@ from pathlib import Path
 
 import pytest
 
-PRELOADED = [
-    "flows.cluster.shards",
-    "flows.steps.edit",
-    "flows.steps.evaluate",
-    "flows.steps.precompute",
-    "open_clip",
-]
 ENTRY = """
 import os, sys
 for descriptor, path in ((1, out), (2, err)):
@@ -65,11 +57,8 @@ class Run:
 
 
 @pytest.fixture(scope="session")
-def start(tmp_path_factory) -> Callable[..., Run]:
+def start(tmp_path_factory, forkserver) -> Callable[..., Run]:
     """Start `deltaedit ARGUMENTS...`; `before` is Python that the process runs first."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
     logs = tmp_path_factory.mktemp("logs")
     numbers = iter(range(10_000))
 
@@ -83,7 +72,7 @@ def start(tmp_path_factory) -> Callable[..., Run]:
             "out": str(files[0]),
             "err": str(files[1]),
         }
-        process = context.Process(target=exec, args=(ENTRY, names))
+        process = forkserver.Process(target=exec, args=(ENTRY, names))
         process.start()
         return Run(process, files)
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import multiprocessing
 import sys
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -47,11 +46,8 @@ def run(shard_format) -> ModuleType:
 
 
 @pytest.fixture(scope="session")
-def start(shard_format) -> Callable[..., BaseProcess]:
+def start(shard_format, forkserver) -> Callable[..., BaseProcess]:
     """Start `exec(code, names)` in a process forked from a clean server that has the imports."""
-    context = multiprocessing.get_context("forkserver")
-    formats = ["stores.formats.hdf5", "stores.formats.webdataset"]
-    context.set_forkserver_preload([*formats, "stores.convert", "stores.verify", "s3fs"])
 
     def start_process(code: str, **names: object) -> BaseProcess:
         prelude = (
@@ -61,7 +57,7 @@ def start(shard_format) -> Callable[..., BaseProcess]:
             "spec.loader.exec_module(run)\n"
             f"run.SHARD_FORMAT = {shard_format!r}\n"
         )
-        process = context.Process(target=exec, args=(prelude + code, names), daemon=True)
+        process = forkserver.Process(target=exec, args=(prelude + code, names), daemon=True)
         process.start()
         return process
 

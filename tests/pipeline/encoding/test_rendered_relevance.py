@@ -14,9 +14,11 @@ SIZE, CHANNELS, IMAGES = 32, (8, 8, 8, 6), 3
 class Looker:
     """Sees pictures as CLIP does: uint8 in, features out."""
 
+    dim = 16
+
     def __init__(self):
         generator = torch.Generator().manual_seed(5)
-        self.weights = torch.randn(3 * SIZE * SIZE, 16, generator=generator)
+        self.weights = torch.randn(3 * SIZE * SIZE, self.dim, generator=generator)
 
     def encode_images(self, pixels, _pre):
         return torch.as_tensor(pixels).flatten(1).float() / 255 @ self.weights + 1
