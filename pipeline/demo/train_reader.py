@@ -21,7 +21,7 @@ BLUR_TAPS = 5
 class ReaderTrainingConfig:
     """How the reader is trained."""
 
-    num_images: int = 240_000
+    num_images: int = 96_000
     """Drawings seen in all (with repetition)."""
     batch_size: int = 64
     """Drawings per step."""
