@@ -68,7 +68,7 @@ def main(out: Path, *, install: bool) -> None:
     images, people = training_set(out)
     reader = train_world_reader(out, images, people)
     clip = train_world_clip(out, images, people)
-    model = train_world_autoencoder(out, images)
+    model = train_world_autoencoder(out, images, people)
     shift_codes(model)
     latent_avg = centre_codes(model, to_float(images[: 16 * CODE_BATCH].permute(0, 2, 3, 1)))
     train_world_mapping(model, images, latent_avg)
@@ -140,12 +140,14 @@ def train_world_clip(out: Path, images: Tensor, people: list[Attributes]) -> tor
     return model.eval()
 
 
-def train_world_autoencoder(out: Path, images: Tensor) -> train_autoencoder.Autoencoder:
+def train_world_autoencoder(
+    out: Path, images: Tensor, people: list[Attributes]
+) -> train_autoencoder.Autoencoder:
     """The averaged generator and encoder."""
     config = train_autoencoder.AutoencoderConfig()
     state = train_autoencoder.start(config)
     keeper = Keeper(out / "autoencoder.pt", state, config.num_images // config.batch_size)
-    train_autoencoder.train(state, images, config, keeper)
+    train_autoencoder.train(state, images, labels_of(people), config, keeper)
     return state.average.eval()
 
 

@@ -4,16 +4,22 @@ An adversarial run of two such networks costs seven times as much per picture on
 avatars are noise-free drawings, a reconstruction loss alone gives sharp pictures. The generator is
 trained from W+ codes and, for a part of each batch, from one w for all layers, so that both spaces
 render well; a little noise on the codes keeps neighbouring codes plausible.
+
+Two things make it keep what is small, such as a mouth of eight pixels: pixels count by how well
+they tell the values of an attribute apart (`detail_weights`), and linear heads, dropped afterwards,
+read the attributes from the codes.
 """
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.demo.reader import HIDDEN, VALUES
 from pipeline.models.e4e import E4EConfig, Encoder
 from pipeline.models.stylegan2 import Generator
 
@@ -26,8 +32,6 @@ ENCODER = E4EConfig(
     input_height=GENERATOR_SIZE,
     input_width=GENERATOR_SIZE,
 )
-FACE_ROWS = slice(14, 52)
-FACE_COLUMNS = slice(16, 48)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +52,10 @@ class AutoencoderConfig:
     """Weight of the mean square of the codes."""
     delta_energy: float = 4e-3
     """Weight of the mean square of the offsets between the codes of one picture."""
-    face_weight: float = 3.0
-    """How much more a pixel of eyes, nose and mouth counts than one outside."""
+    detail_share: float = 0.6
+    """Share of the weight of all pixels that goes to those that tell attributes apart, 0 to 1."""
+    attribute_weight: float = 0.02
+    """Weight of the cross-entropy of the attributes, read linearly from the codes."""
     ema_half_life: int = 500
     """Steps after which a weight counts half in the averaged model."""
     seed: int = 7
@@ -63,6 +69,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.encoder = Encoder(ENCODER)
         self.generator = Generator(GENERATOR_SIZE, GENERATOR_CHANNELS)
+        width = ENCODER.num_w * self.generator.style_dim
+        self.heads = nn.ModuleDict({k: nn.Linear(width, len(v)) for k, v in VALUES.items()})
 
     def forward(self, images: Tensor) -> Tensor:
         """Images [N, 3, 64, 64] in -1..1 -> reconstructions of the same shape, from W+."""
@@ -103,7 +111,7 @@ def start(config: AutoencoderConfig) -> AutoencoderState:
     model.generator.style.requires_grad_(False)  # trained afterwards, see train_mapping.py
     groups = [
         {"params": [p for p in model.generator.parameters() if p.requires_grad], "scale": 1.0},
-        {"params": list(model.encoder.parameters()), "scale": 0.5},
+        {"params": [*model.encoder.parameters(), *model.heads.parameters()], "scale": 0.5},
     ]
     optimizer = torch.optim.Adam(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
     return AutoencoderState(model, copy.deepcopy(model).eval(), optimizer)
@@ -112,15 +120,22 @@ def start(config: AutoencoderConfig) -> AutoencoderState:
 def train(
     state: AutoencoderState,
     images: Tensor,
+    labels: Mapping[str, Tensor],
     config: AutoencoderConfig,
     on_step: Callable[[AutoencoderState, float], None],
 ) -> None:
-    """Run to the end; `images` is [N, 3, 64, 64] uint8, `on_step` gets the state and the loss."""
+    """Run to the end.
+
+    Args:
+        state: where to go on.
+        images: [N, 3, 64, 64] uint8 drawings.
+        labels: for each attribute the numbers [N] of the values, see `reader.labels_of`.
+        config: how.
+        on_step: called after every step with the loss.
+    """
     model, average = state.model, state.average
     num_steps = config.num_images // config.batch_size
-    weight = torch.ones(GENERATOR_SIZE, GENERATOR_SIZE)
-    weight[FACE_ROWS, FACE_COLUMNS] = config.face_weight
-    weight /= weight.mean()
+    weight = 1 - config.detail_share + config.detail_share * detail_weights(images, labels)
     keep = 0.5 ** (1 / config.ema_half_life)
     model.train()
     while state.step < num_steps:
@@ -133,7 +148,8 @@ def train(
         decay = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * state.step / num_steps))
         for group in state.optimizer.param_groups:
             group["lr"] = config.learning_rate * group["scale"] * warm_up * decay
-        loss = _loss(model, batch, weight, config, draw)
+        truth = {name: numbers[rows] for name, numbers in labels.items()}
+        loss = _loss(model, batch, truth, weight, config, draw)
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         state.optimizer.step()
@@ -147,6 +163,7 @@ def train(
 def _loss(
     model: Autoencoder,
     batch: Tensor,
+    truth: Mapping[str, Tensor],
     weight: Tensor,
     config: AutoencoderConfig,
     draw: torch.Generator,
@@ -159,13 +176,40 @@ def _loss(
     w_plus = w_plus + config.code_noise * torch.randn(w_plus.shape, generator=draw)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         pictures = model.generator(w_plus)
+    flat = codes.flatten(1)
+    misread = [F.cross_entropy(model.heads[name](flat), value) for name, value in truth.items()]
     error = pictures.float() - batch
     picture_loss = ((error.abs() + 2.0 * error.square()) * weight).mean()
     return (
         picture_loss
+        + config.attribute_weight * torch.stack(misread).mean()
         + config.code_energy * codes.square().mean()
         + config.delta_energy * deltas.square().mean()
     )
+
+
+def detail_weights(images: Tensor, labels: Mapping[str, Tensor], count: int = 4096) -> Tensor:
+    """How much each pixel tells attribute values apart: [H, W] float32 of mean 1.
+
+    For an attribute that is the spread of the mean pictures of its values; all attributes weigh the
+    same in sum, however few pixels show them. Covered attributes (`HIDDEN`) do not count.
+
+    Args:
+        images: [N, 3, H, W] uint8 drawings; the first `count` are looked at.
+        labels: for each attribute the numbers [N] of the values.
+        count: how many.
+    """
+    pictures = images[:count].float() / 127.5 - 1
+    maps = []
+    for name, numbers in labels.items():
+        shown = [
+            pictures[numbers[:count] == number].mean(dim=0)
+            for number, value in enumerate(VALUES[name])
+            if value != HIDDEN and (numbers[:count] == number).any()
+        ]
+        spread = torch.stack(shown).var(dim=0, correction=0).sum(dim=0)
+        maps.append(spread / spread.mean())
+    return torch.stack(maps).mean(dim=0)
 
 
 def _average_into(average: nn.Module, model: nn.Module, keep: float) -> None:

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from pipeline.demo.avatars import draw_avatar
-from pipeline.demo.train_autoencoder import psnr
+from pipeline.demo.reader import labels_of, load_reader
+from pipeline.demo.train_autoencoder import detail_weights, psnr
 from pipeline.editing import class_embedding
-from pipeline.images import to_float
+from pipeline.images import to_float, to_uint8
 from pipeline.models.clip import load_clip
 from pipeline.models.registry import BUNDLED_FOLDER, model_set
 from pipeline.models.weights import load_e4e, load_generator
@@ -83,14 +84,46 @@ def test_clip_reads_the_attribute_without_training_on_it(attribute):
     assert np.mean(hits) >= 0.9
 
 
-def test_the_encoder_and_generator_reconstruct_held_out_avatars():
+@cache
+def reconstructions():
     known = model_set("avatar")
     generator, _ = load_generator(known.generator_path(BUNDLED_FOLDER))
     e4e, _ = load_e4e(known.encoder_path(BUNDLED_FOLDER), generator)
-    images = to_float(held_out()[0])
     with torch.no_grad():
-        pictures = generator(e4e(images))
-    assert psnr(pictures, images) >= 22.0
+        return generator(e4e(to_float(held_out()[0])))
+
+
+def test_the_encoder_and_generator_reconstruct_held_out_avatars():
+    assert psnr(reconstructions(), to_float(held_out()[0])) >= 22.0
+
+
+def readings_right(pixels):
+    """Attribute -> share of the held-out avatars that the reader reads right in `pixels`."""
+    truth = labels_of(held_out()[1])
+    found = load_reader(BUNDLED_FOLDER / "reader.safetensors").read(pixels)
+    return {name: float((found[name] == truth[name]).float().mean()) for name in truth}
+
+
+def test_the_reader_reads_drawings():
+    right = readings_right(held_out()[0])
+    assert min(right.values()) >= 0.98
+
+
+def test_reconstructions_show_the_attributes():
+    right = readings_right(np.asarray(to_uint8(reconstructions())))
+    assert np.mean(list(right.values())) >= 0.9
+
+
+def test_every_attribute_weighs_the_same_however_few_pixels_show_it():
+    labels = {"mouth": torch.arange(12) % 2, "clothes": torch.arange(12) // 2 % 3}
+    images = torch.full((12, 3, 64, 64), 128, dtype=torch.uint8)
+    images[labels["mouth"] == 1, :, 40:42, 30:34] = 255
+    images[labels["clothes"] == 2, :, 50:, :] = 0
+    weights = detail_weights(images, labels)
+    assert float(weights.mean()) == pytest.approx(1)
+    mouth, clothes = weights[40:42, 30:34].sum(), weights[50:].sum()
+    assert float(mouth) == pytest.approx(float(clothes), rel=1e-4)
+    assert float(mouth + clothes) == pytest.approx(64 * 64, rel=1e-4)
 
 
 def test_sampled_codes_give_pictures_as_varied_as_avatars():
