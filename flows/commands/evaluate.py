@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from flows.commands.options import DRY_RUN, JSON, PREFECT, RUN, checked, print_result, show_config
+from flows.commands.options import DRY_RUN, JSON, PREFECT, RUN, print_result, show_config
+from flows.commands.problems import Checks
 from flows.commands.recording import is_recorded, run_flow
 
 
@@ -84,11 +85,13 @@ def configure(
     from flows.steps.edit_scores import STRENGTHS, THRESHOLDS, ScoringConfig
     from flows.steps.evaluate import EvaluateConfig
 
-    edits = None
+    checks, edits = Checks(), None
     if prompts is not None:
         grid = {"strengths": STRENGTHS, "thresholds": THRESHOLDS} if curves else {}
-        edits = checked(ScoringConfig, prompts=_read_prompts(prompts), **grid, **editing)
-    return checked(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs, edits=edits)
+        read = checks.part(_read_prompts, prompts)
+        # The file's name stands in for prompts that cannot be read: the rest is checked, too.
+        edits = checks.part(ScoringConfig, prompts=read or (prompts,), **grid, **editing)
+    return checks.whole(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs, edits=edits)
 
 
 def _read_prompts(prompts: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from flows.commands.problems import Checks
 from stores.errors import StoreError
 from stores.places import StorePath, store_path
 
@@ -219,10 +220,7 @@ def take_pair_config(options: dict[str, Any], *, store: StorePath, seed: int) ->
 
 def checked(config: type, **values: Any) -> Any:
     """Build a config; what is wrong with its values becomes a usage error (exit code 2)."""
-    try:
-        return config(**values)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+    return Checks().whole(config, **values)
 
 
 def show_config(config: Any) -> None:

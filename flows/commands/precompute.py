@@ -10,7 +10,6 @@ from flows.commands.options import (
     JSON,
     PREFECT,
     STORE_PATH,
-    checked,
     dtype_option,
     format_option,
     model_options,
@@ -19,6 +18,7 @@ from flows.commands.options import (
     start_logging,
     take_model_options,
 )
+from flows.commands.problems import Checks
 from flows.commands.recording import is_recorded, run_flow
 from stores.places import StorePath
 
@@ -91,11 +91,12 @@ def configure(
     """The `PrecomputeConfig` that the options make."""
     from flows.steps.precompute import PrecomputeConfig
 
-    models = take_model_options(options)
+    checks = Checks()
+    models = checks.part(take_model_options, options)
     cluster = options["cluster"]
     if cluster and Path(cluster).suffix in {".json", ".yaml", ".yml"}:
         options["cluster"] = str(Path(cluster).absolute())  # as deployments need it
-    return checked(
+    return checks.whole(
         PrecomputeConfig,
         sources=sources,
         store=store,

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from flows.commands.options import DRY_RUN, JSON, PREFECT, STORE, checked, print_result, show_config
+from flows.commands.options import DRY_RUN, JSON, PREFECT, STORE, print_result, show_config
+from flows.commands.problems import Checks
 from flows.commands.recording import is_recorded, run_flow
 from stores.places import StorePath
 
@@ -78,9 +79,10 @@ def configure(
     from pipeline.encoding.rendered_relevance import RenderedConfig
     from pipeline.pairs import RelevanceConfig
 
-    rendering = checked(RenderedConfig, num_images=num_images, published_order=published_order)
-    regression = checked(RelevanceConfig, ridge=ridge)
-    return checked(
+    checks = Checks()
+    rendering = checks.part(RenderedConfig, num_images=num_images, published_order=published_order)
+    regression = checks.part(RelevanceConfig, ridge=ridge)
+    return checks.whole(
         RelevanceRun, store=store, method=method, regression=regression, rendering=rendering
     )
 

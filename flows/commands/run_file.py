@@ -5,66 +5,22 @@ command line say the same thing in the same words, and are converted and checked
 """
 
 import contextlib
-import difflib
-import importlib
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from flows.commands.problems import Problems
+from flows.commands.run_section import check_options, configure_section
+from flows.config import cache_folder
+from stores.places import StorePath, store_path
+
 OPTION_SECTIONS = ("precompute", "index", "relevance", "train", "evaluate")
 SECTIONS = (*OPTION_SECTIONS, "report")
 PLACES = ("sources", "store", "run")
 """What an entry says for all its sections."""
-NOT_OPTIONS = {
-    "as_json",
-    "dry_run",
-    "use_prefect",
-    "resume",  # a full run accepts what is finished
-}
-"""Options of commands that mean nothing in a run file."""
-WRITES_MORE = {("relevance", "out")}
-"""Options that write another file than the store or the run."""
-
-
-@dataclass(slots=True)
-class _Found:
-    """Everything that is wrong with a run file, each with its place."""
-
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, place: str, message: str) -> None:
-        self.wrong.append(f"{place}: {message}")
-
-    def unknown(self, place: str, key: object, known: tuple[str, ...]) -> None:
-        near = difflib.get_close_matches(str(key), known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-        self.add(place, f"no such key; {hint}")
-
-    @contextlib.contextmanager
-    def at(self, place: str) -> Iterator[None]:
-        """What is raised in the block is wrong with `place`."""
-        try:
-            yield
-        except click.ClickException as error:
-            self.add(place, error.format_message())
-        except ValueError as error:
-            self.add(place, str(error))
-
-    def mapping(self, place: str, value: object, known: tuple[str, ...] = ()) -> dict[str, Any]:
-        """`value` if it is a mapping; its keys must be among `known`, where some are given."""
-        if value is None:
-            return {}
-        if not isinstance(value, dict):
-            self.add(place, f"must be a mapping of keys to values, is {value!r}")
-            return {}
-        for key in value:
-            if known and key not in known:
-                self.unknown(f"{place}.{key}", key, known)
-        return value
 
 
 def read_run_file(path: Path) -> Any:
@@ -77,116 +33,103 @@ def read_run_file(path: Path) -> Any:
     """
     from flows.steps.full_run import FullRunConfig
 
-    found = _Found()
-    configs: list[Any] = []
-    document = found.mapping("file", _load(path), ("defaults", "entries"))
+    found = Problems()
+    config, configs = None, []
+    document = found.mapping("file", _load(path, found), ("defaults", "entries"))
     defaults = found.mapping("defaults", document.get("defaults"), OPTION_SECTIONS)
     entries = found.mapping("entries", document.get("entries"))
     if not entries:
         found.add("entries", "name at least one")
     with contextlib.chdir(path.parent):
         for name, entry in entries.items():
-            place = f"entries.{name}"
-            keys = found.mapping(place, entry, (*PLACES, *SECTIONS))
+            keys = found.mapping(f"entries.{name}", entry, (*PLACES, *SECTIONS))
             configs += _entry(found, str(name), keys, defaults)
-    if not found.wrong:
+        for section in [s for s in OPTION_SECTIONS if s in defaults]:
+            check_options(found, section, _options(found, f"defaults.{section}", defaults[section]))
+    if configs:
         with found.at("entries"):
-            return FullRunConfig(entries=tuple(configs))
-    raise click.UsageError(f"{path}:\n  " + "\n  ".join(dict.fromkeys(found.wrong)))
+            config = FullRunConfig(entries=tuple(configs))
+    if found.wrong:
+        raise click.UsageError(f"{path}:\n  " + "\n  ".join(dict.fromkeys(found.wrong)))
+    return config
 
 
 def _entry(
-    found: _Found, name: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]
+    found: Problems, name: str, entry: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> list[Any]:
     """The `EntryConfig` of one entry; nothing if it is wrong."""
     from flows.steps.full_run import EntryConfig
 
     before, place = len(found.wrong), f"entries.{name}"
-    for key in ("sources", "store"):
-        if not entry.get(key):
-            found.add(f"{place}.{key}", "must be given")
-    store = _absolute(entry.get("store"))
-    run = _absolute(entry.get("run") or store.removesuffix(".store") + ".run")
-    sources = entry.get("sources")
-    sources = tuple(map(_absolute, sources if isinstance(sources, list) else [sources]))
-    fixed = {
-        "precompute": {"sources": sources, "store": Path(store)},
-        "index": {"store": Path(store)},
-        "relevance": {"store": Path(store)},
-        "train": {"store": Path(store), "run": Path(run), "resume": True},
-        "evaluate": {"run": Path(run)},
-    }
+    fixed, run = _places(found, place, name, entry)
     left_out = {section for section in SECTIONS[1:] if entry.get(section) is False}
     left_out |= {"evaluate"} if "train" in left_out else set()
     configs = {}
     for section in (s for s in OPTION_SECTIONS if s not in left_out):
-        options = {
-            str(key).replace("_", "-"): (f"{at}.{key}", value)
-            for at, given in (
-                (f"defaults.{section}", defaults.get(section)),
-                (f"{place}.{section}", entry.get(section)),
-            )
-            for key, value in found.mapping(at, given).items()
-        }
-        with found.at(f"{place}.{section}"):
-            configs[section] = _configure(found, section, options, fixed[section])
+        at = f"{place}.{section}"
+        options = _options(found, f"defaults.{section}", defaults.get(section))
+        options |= _options(found, at, entry.get(section))
+        configs[section] = configure_section(found, section, at, options, fixed[section])
     if "report" not in left_out:
-        target = Path(store if "train" in left_out else run)
-        given = found.mapping(f"{place}.report", entry.get("report"), ("out",))
-        configs["report"] = _report(target, given.get("out"))
+        target = fixed["precompute"]["store"] if "train" in left_out else run
+        configs["report"] = _report(found, f"{place}.report", entry.get("report"), target)
     if len(found.wrong) == before:
         with found.at(place):
             return [EntryConfig(name=name, **configs)]
     return []
 
 
-def _report(target: Path, out: object) -> Any:
+def _places(
+    found: Problems, place: str, name: str, entry: Mapping[str, Any]
+) -> tuple[dict[str, dict[str, Any]], Path]:
+    """What an entry says for each section's command, and the folder of its run."""
+    for key in ("sources", "store"):
+        if not entry.get(key):
+            found.add(f"{place}.{key}", "must be given")
+    # The name stands in for what is missing, so that the sections are looked at, too.
+    listed = entry.get("sources") or name
+    listed = listed if isinstance(listed, list) else [listed]
+    sources = tuple(_absolute(found.text(f"{place}.sources", source)) for source in listed)
+    store_text = _absolute(found.text(f"{place}.store", entry.get("store") or name))
+    store: StorePath = Path(store_text)
+    with found.at(f"{place}.store"):
+        store = store_path(store_text, cache_folder())
+    needs_run = not isinstance(store, Path) and entry.get("train") is not False
+    if needs_run and not entry.get("run"):
+        found.add(f"{place}.run", "must be given: a run is a folder on a disk, this store is not")
+    beside = store_text.removesuffix(".store") + ".run"
+    run = Path(_absolute(found.text(f"{place}.run", entry.get("run") or beside)))
+    at_store = {"store": store}
+    fixed = {
+        "precompute": at_store | {"sources": sources},
+        "index": at_store,
+        "relevance": at_store,
+        "train": at_store | {"run": run, "resume": True},
+        "evaluate": {"run": run},
+    }
+    return fixed, run
+
+
+def _options(found: Problems, place: str, section: object) -> dict[str, tuple[str, Any]]:
+    """A section's options under their names on the command line, each with its place."""
+    return {
+        str(key).replace("_", "-"): (f"{place}.{key}", value)
+        for key, value in found.mapping(place, section).items()
+    }
+
+
+def _report(found: Problems, place: str, section: object, target: StorePath) -> Any:
+    """Where the page of an entry is written; nothing if that is wrong."""
     from flows.steps.stages import ReportConfig
 
-    return ReportConfig(target=target, out=Path(_absolute(out)) if out else target)
-
-
-def _configure(
-    found: _Found,
-    section: str,
-    given: Mapping[str, tuple[str, Any]],
-    fixed: Mapping[str, Any],
-) -> Any:
-    """A stage's configuration from its command's own options, each given with its place."""
-    module = importlib.import_module(f"flows.commands.{section}")
-    options = {
-        parameter.opts[0].removeprefix("--"): parameter
-        for parameter in module.command.params
-        if isinstance(parameter, click.Option)
-        and parameter.name not in NOT_OPTIONS
-        and (section, parameter.name) not in WRITES_MORE
-    }
-    parser = click.Command(section, params=[*options.values()], add_help_option=False)
-    arguments: list[str] = []
-    for key, (place, value) in given.items():
-        if key not in options:
-            found.unknown(place, key, tuple(options))
-            continue
-        with found.at(place):
-            words = _as_arguments(key, value, options[key])
-            parser.make_context(section, [*words])  # alone, so that every key is reported
-            arguments += words
-    return module.configure(**fixed, **parser.make_context(section, arguments).params)
-
-
-def _as_arguments(key: str, value: Any, option: click.Option) -> list[str]:
-    """An option as the words that would give it on the command line."""
-    if value is None:
-        return []  # a key without a value leaves the default
-    if option.is_flag:
-        if not isinstance(value, bool):
-            raise click.UsageError(f"must be true or false, is {value!r}")
-        return [f"--{key}"] if value else []
-    if isinstance(value, dict):
-        raise click.UsageError(f"must be one value, is {value!r}")
-    if isinstance(value, list) and option.multiple:
-        return [f"--{key}={item}" for item in value]
-    return [f"--{key}={','.join(map(str, value)) if isinstance(value, list) else value}"]
+    out = found.mapping(place, section, ("out",)).get("out")
+    if out is not None:
+        folder = _absolute(found.text(f"{place}.out", out))
+        return ReportConfig(target=target, out=Path(folder))
+    if isinstance(target, Path):
+        return ReportConfig(target=target, out=target)
+    found.add(f"{place}.out", "must be given: the store is no folder on a disk")
+    return None
 
 
 def _absolute(source: object) -> str:
@@ -199,27 +142,24 @@ def _absolute(source: object) -> str:
     return os.path.abspath(text)  # noqa: PTH100 - a pattern, which is no path yet
 
 
-def _load(path: Path) -> Any:
-    """The YAML document.
+def _load(path: Path, found: Problems) -> Any:
+    """The YAML document; keys that stand twice are told to `found`.
 
     Raises:
-        UsageError: it is not YAML, or says one key twice.
+        UsageError: it is not YAML.
     """
     import yaml
 
     class Loader(yaml.SafeLoader):
-        """YAML in which a key stands once; PyYAML lets the last one win."""
+        """YAML in which a key should stand once; PyYAML silently lets the last one win."""
 
         def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
             keys = [self.construct_object(key, deep=deep) for key, _value in node.value]
-            twice = {str(key) for key in keys if keys.count(key) > 1}
-            if twice:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {', '.join(sorted(twice))} stands twice", node.start_mark
-                )
+            for key in {str(key) for key in keys if keys.count(key) > 1}:
+                found.add(f"line {node.start_mark.line + 1}", f"the key {key} stands twice")
             return super().construct_mapping(node, deep)
 
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise click.UsageError(f"{path} is not a run file: {error}") from error

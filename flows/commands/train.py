@@ -11,13 +11,13 @@ from flows.commands.options import (
     PREFECT,
     SEED,
     STORE,
-    checked,
     pair_options,
     print_result,
     show_config,
     start_logging,
     take_pair_config,
 )
+from flows.commands.problems import Checks
 from flows.commands.recording import is_recorded, run_flow
 from stores.places import StorePath
 
@@ -122,9 +122,10 @@ def configure(
     from flows.steps.train import TrainRun
     from pipeline.training import TrainConfig
 
-    pairs = take_pair_config(options, store=store, seed=seed)
-    training = checked(TrainConfig, **options, pairs=pairs, seed=seed)
-    return checked(
+    checks = Checks()
+    pairs = checks.part(take_pair_config, options, store=store, seed=seed)
+    training = checks.part(TrainConfig, **options, pairs=pairs, seed=seed)
+    return checks.whole(
         TrainRun,
         store=store,
         run=run,

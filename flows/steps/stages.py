@@ -32,7 +32,7 @@ STAGES = ("precompute", "index", "relevance", "train", "evaluate", "report")
 class ReportConfig:
     """One page about a store or a run."""
 
-    target: Path
+    target: StorePath
     """The store or run."""
     out: Path
     """Folder of the page."""

@@ -72,6 +72,8 @@ def start(tmp_path_factory, forkserver) -> Callable[..., Run]:
             "out": str(files[0]),
             "err": str(files[1]),
         }
+        for file in files:
+            file.touch()  # readable at once
         process = forkserver.Process(target=exec, args=(ENTRY, names))
         process.start()
         return Run(process, files)
