@@ -33,7 +33,7 @@ test-gpu: $(READY) ## what needs a CUDA device
 	$(BIN)/python -m pytest -q -m gpu
 
 bench: $(READY) ## ratios of speed, each measured within one run
-	$(BIN)/python -m pytest -q -s -m bench tests/bench
+	$(BIN)/python -m pytest -q -s -m bench tests/bench/bench_*.py
 
 lint: $(READY) ## ruff, pyright and the import contracts
 	$(BIN)/ruff check .

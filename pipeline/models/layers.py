@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.linear import linear
+
 LRELU_SLOPE = 0.2
 LRELU_GAIN = math.sqrt(2.0)
 
@@ -50,7 +52,7 @@ class EqualLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] -> [..., out], same dtype."""
         # The gain goes to the input: scaling the weight would copy it at every call.
-        y = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
+        y = linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return scaled_leaky_relu(y) if self.activated else y
 
 

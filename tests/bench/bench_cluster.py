@@ -39,7 +39,7 @@ def seconds(connection, job, shards, config=None):
     return time.perf_counter() - begin
 
 
-def test_two_workers_over_one_process_and_the_cost_per_shard(jobs, tmp_path):
+def test_two_workers_over_one_process_and_the_cost_per_shard(jobs, tmp_path, table):
     shards = [jobs.Shard(number) for number in range(NUM_SHARDS)]
     sleeper = jobs.SleepJob(tmp_path / "log", seconds=SHARD_S)
     begin = time.perf_counter()
@@ -54,10 +54,8 @@ def test_two_workers_over_one_process_and_the_cost_per_shard(jobs, tmp_path):
         empty = [jobs.Shard(number) for number in range(NUM_EMPTY)]
         blocks = seconds(connection, idle, empty) / NUM_EMPTY
         single = seconds(connection, idle, empty, LoopConfig(max_block=1)) / NUM_EMPTY
-    ratio = alone / together
-    print(  # noqa: T201
-        f"\nlocal:2 over one process, {NUM_SHARDS} shards of {SHARD_S} s: {ratio:.2f}; "
-        f"start {start:.1f} s; Dask per shard {1e3 * blocks:.1f} ms in blocks, "
-        f"{1e3 * single:.1f} ms one by one"
-    )
-    assert ratio >= WANTED
+    what = f"local:2, {NUM_SHARDS} shards that sleep {SHARD_S} s"
+    table.at_least(what, alone / together, WANTED, against="one process; 2 at best")
+    table.told("start of local:2 without models", start, unit="s")
+    table.told("Dask and the loop per shard, in blocks", 1e3 * blocks, unit="ms")
+    table.told("Dask and the loop per shard, one by one", 1e3 * single, unit="ms")

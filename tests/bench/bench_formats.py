@@ -1,9 +1,8 @@
 """Tar shards against HDF5 shards of the same rows, as ratios within one run.
 
-`pytest -m bench -s tests/bench/bench_formats.py` prints one JSON line a measurement.
+Run: ``pytest -m bench -s tests/bench/bench_formats.py``.
 """
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -32,10 +31,6 @@ SCHEMA = Schema(
 )
 SHARD_ROWS, NUM_SHARDS = 1024, 3
 FORMATS = ("hdf5", "webdataset")
-
-
-def _report(name: str, **figures: float) -> None:
-    print(json.dumps({"bench": name} | {k: round(v, 3) for k, v in figures.items()}))  # noqa: T201 - the result
 
 
 def _best(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -68,7 +63,7 @@ def stores(tmp_path_factory) -> dict[str, Path]:
     return {name: folder / name for name in FORMATS}
 
 
-def test_tar_against_hdf5(stores, tmp_path):
+def test_tar_against_hdf5(stores, tmp_path, table):
     opened = {name: Store.open(path) for name, path in stores.items()}
     mapped = {
         name: shard_format(name).map_shard(store.layout.shard(0), SCHEMA, SHARD_ROWS)
@@ -97,14 +92,14 @@ def test_tar_against_hdf5(stores, tmp_path):
 
     for title, work, rounds in (("write", write, 8), ("scan", read, 8), ("random", gather, 60)):
         best = _best({name: lambda n=name, w=work: w(n) for name in FORMATS}, rounds)
-        _report(title, tar_over_hdf5=best["hdf5"] / best["webdataset"])
-        assert best["hdf5"] >= 0.25 * best["webdataset"]
+        what = f"tar shards, speed in CPU time: {title}"
+        table.at_least(what, best["hdf5"] / best["webdataset"], 0.25, against="HDF5 shards")
     sizes = {n: sum(e.size_bytes for e in s.manifest.shards.values()) for n, s in opened.items()}
-    _report("size", tar_over_hdf5=sizes["webdataset"] / sizes["hdf5"])
-    assert sizes["webdataset"] < 1.1 * sizes["hdf5"]
+    size = sizes["webdataset"] / sizes["hdf5"]
+    table.at_most("tar shards, size", size, 1.1, against="HDF5 shards")
 
 
-def test_the_iterator_against_webdataset_on_the_same_tars(stores):
+def test_the_iterator_against_webdataset_on_the_same_tars(stores, table):
     urls = [str(path) for path in sorted((stores["webdataset"] / "shards").iterdir())]
 
     def ours(path: Path) -> None:
@@ -122,10 +117,7 @@ def test_the_iterator_against_webdataset_on_the_same_tars(stores):
         },
         rounds=3,
     )
-    _report(
-        "iterator",
-        samples_per_s=SHARD_ROWS * NUM_SHARDS / best["tar"],
-        over_webdataset=best["webdataset"] / best["tar"],
-        hdf5_over_webdataset=best["webdataset"] / best["hdf5"],
-    )
-    assert best["tar"] < best["webdataset"]
+    against = "webdataset with .decode() on the same tars"
+    for name in ("tar", "hdf5"):
+        speed = best["webdataset"] / best[name]
+        table.at_least(f"samples/s of stores.iterate, {name} shards", speed, 1, against=against)

@@ -3,7 +3,6 @@
 Against a server that runs already. Run: ``pytest -m bench tests/bench/bench_prefect.py -s``.
 """
 
-import json
 import time
 
 import pytest
@@ -26,7 +25,7 @@ def seconds_of(work):
 
 @pytest.mark.bench
 @pytest.mark.usefixtures("recorded_here")
-def test_a_recorded_run_costs_seconds_and_a_report_of_progress_little(tmp_path, capsys):
+def test_a_recorded_run_costs_seconds_and_a_report_of_progress_little(tmp_path, table):
     from prefect import flow
 
     from flows.observe import REPORT_EVERY_S, Observed
@@ -55,12 +54,16 @@ def test_a_recorded_run_costs_seconds_and_a_report_of_progress_little(tmp_path, 
 
     reporting()
     report_s = sorted(seconds)[NUM_REPORTS // 2]
-    figures = {
-        "flow run, s": round(recorded_s - plain_s, 2),
-        "report of progress, ms": round(1000 * report_s, 1),
-        "share of a block's time": round(report_s / REPORT_EVERY_S, 4),
-    }
-    with capsys.disabled():
-        print(json.dumps(figures))  # noqa: T201
-    assert report_s / REPORT_EVERY_S < MAX_REPORT_SHARE
-    assert recorded_s - plain_s < MAX_FLOW_S
+    table.at_most(
+        "a recorded precompute of 64 samples",
+        recorded_s - plain_s,
+        MAX_FLOW_S,
+        unit="s more",
+        against="the plain function, server running",
+    )
+    table.at_most(
+        "a report of progress to Prefect",
+        report_s / REPORT_EVERY_S,
+        MAX_REPORT_SHARE,
+        against="the time between two",
+    )

@@ -1,9 +1,8 @@
 """Speed of a store, as ratios within one run: absolute figures follow the machine.
 
-`pytest -m bench -s tests/bench/bench_stores.py` prints one JSON line a measurement.
+Run: ``pytest -m bench -s tests/bench/bench_stores.py``.
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -32,10 +31,6 @@ SCHEMA = Schema((Column("clip", (512,), "float32"), Column("s", (6048,), "float3
 NUM_SHARDS, SHARD_ROWS = 12, 1024
 NUM_ROWS = NUM_SHARDS * SHARD_ROWS
 BATCH_ROWS = 1024
-
-
-def _report(name: str, **figures: float) -> None:
-    print(json.dumps({"bench": name} | {k: round(v, 3) for k, v in figures.items()}))  # noqa: T201 - the result
 
 
 def _rows(number: int) -> dict[str, np.ndarray]:
@@ -89,7 +84,7 @@ def _best(
     return best
 
 
-def test_random_batches_against_npy_and_against_h5py(store, tmp_path):
+def test_random_batches_against_npy_and_against_h5py(store, tmp_path, table):
     """Design: at least 0.9 of numpy memmap `.npy`, at least 5 times h5py fancy indexing."""
     reader = StoreReader(store.path)
     names = SCHEMA.names
@@ -115,14 +110,13 @@ def test_random_batches_against_npy_and_against_h5py(store, tmp_path):
             clock=time.process_time,
         )
     rates = {name: BATCH_ROWS / seconds for name, seconds in best.items()}
-    _report(
-        "random batches",
-        store_rows_per_s=rates["store"],
-        over_npy=rates["store"] / rates["npy"],
-        over_h5py=rates["store"] / rates["h5py"],
-    )
-    assert rates["store"] >= 0.9 * rates["npy"]
-    assert rates["store"] >= 5 * rates["h5py"]
+    for peer, wanted in (("npy", 0.9), ("h5py", 5)):
+        table.at_least(
+            f"random batches of {BATCH_ROWS} rows",
+            rates["store"] / rates[peer],
+            wanted,
+            against=f"{peer} fancy indexing",
+        )
 
 
 def _h5py_rows(file: h5py.File, batch: np.ndarray) -> list[np.ndarray]:
@@ -131,7 +125,7 @@ def _h5py_rows(file: h5py.File, batch: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(file[name][rising])[place] for name in SCHEMA.names]
 
 
-def test_writing_against_tofile_with_fsync(tmp_path):
+def test_writing_against_tofile_with_fsync(tmp_path, table):
     """Issue of stores: at least 0.7 of writing the same bytes with `tofile` and fsync."""
     target = Store.create(tmp_path / "w.store", schema=SCHEMA, fingerprints={})
     rows = _rows(0)
@@ -152,15 +146,12 @@ def test_writing_against_tofile_with_fsync(tmp_path):
 
     best = _best({"store": write_shard, "raw": write_raw})
     gigabytes = SHARD_ROWS * SCHEMA.row_bytes / 1e9
-    _report(
-        "writing",
-        store_gb_per_s=gigabytes / best["store"],
-        over_tofile=best["raw"] / best["store"],
-    )
-    assert best["raw"] >= 0.7 * best["store"]
+    against = f"tofile and fsync at {gigabytes / best['raw']:.2f} GB/s"
+    what = "writing and committing a shard of 27 MB"
+    table.at_least(what, best["raw"] / best["store"], 0.7, against=against)
 
 
-def test_full_verify_against_sha256_of_the_same_files(store):
+def test_full_verify_against_sha256_of_the_same_files(store, table):
     """Issue of stores: at least 0.7."""
     files = [path for path in store.path.rglob("*") if path.is_file()]
     best = _best(
@@ -170,11 +161,11 @@ def test_full_verify_against_sha256_of_the_same_files(store):
         },
         rounds=10,
     )
-    _report("full verify", over_sha256=best["sha256"] / best["verify"])
-    assert best["sha256"] >= 0.7 * best["verify"]
+    speed = best["sha256"] / best["verify"]
+    table.at_least("full verify", speed, 0.7, against="SHA-256 of the same files")
 
 
-def test_a_hundred_thousand_shards_open_and_plan(tmp_path):
+def test_a_hundred_thousand_shards_open_and_plan(tmp_path, table):
     """Design: a manifest of 10^5 shards opens in about a second and plans in seconds."""
     store = Store.create(tmp_path / "m.store", schema=SCHEMA, fingerprints={})
     manifest = _large_manifest(store.header, 100_000)
@@ -185,9 +176,9 @@ def test_a_hundred_thousand_shards_open_and_plan(tmp_path):
     seconds_open = _seconds(lambda: opened.append(Store.open(store.path)), time.process_time)
     listing = Scan([SourceItem(f"z{i:09}.png", "", 5, 5) for i in range(100_000)])
     seconds_plan = _seconds(lambda: _plan_without_overlap(listing, opened[0]), time.process_time)
-    _report("100,000 shards", open_s=seconds_open, plan_s=seconds_plan)
-    assert seconds_open < 2
-    assert seconds_plan < 10
+    what = "a manifest of 100,000 shards"
+    table.at_most(f"{what} opens", seconds_open, 2, unit="s", against="design")
+    table.at_most(f"{what} plans", seconds_plan, 10, unit="s", against="design")
 
 
 def _plan_without_overlap(listing: Scan, store: Store) -> None:
@@ -231,14 +222,14 @@ def _peak_bytes(code: str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def test_memory_of_listing_and_plan_for_each_input(tmp_path):
+def test_memory_of_listing_and_plan_for_each_input(tmp_path, table):
     """Beside the key, at the highest point, while the keys are sorted."""
     store = Store.create(tmp_path / "p.store", schema=SCHEMA, fingerprints={})
     few, many = 10_000, 410_000
     peaks = [_peak_bytes(PEAK.format(num_inputs=n, path=str(store.path))) for n in (few, many)]
     bytes_an_input = (peaks[1] - peaks[0]) / (many - few)
-    _report("listing", peak_bytes_an_input=bytes_an_input)
-    assert bytes_an_input < 300
+    what = "memory of listing and planning, an input"
+    table.at_most(what, bytes_an_input, 300, unit="bytes", against="its key")
 
 
 PRECOMPUTE = """
@@ -252,7 +243,7 @@ precompute(PrecomputeConfig(
 """
 
 
-def test_memory_of_precompute_with_ten_times_the_images(tmp_path):
+def test_memory_of_precompute_with_ten_times_the_images(tmp_path, table):
     """Design: it does not depend on the number of images."""
     rng = np.random.default_rng(0)
     peaks = {}
@@ -264,5 +255,6 @@ def test_memory_of_precompute_with_ten_times_the_images(tmp_path):
             Image.fromarray(pixels).save(source / f"{number:05}.png")
         path = str(tmp_path / f"{num_images}.store")
         peaks[num_images] = _peak_bytes(PRECOMPUTE.format(source=str(source), path=path))
-    _report("memory of precompute", ten_times_over_once=peaks[2000] / peaks[200])
-    assert peaks[2000] < 1.1 * peaks[200]
+    growth = peaks[2000] / peaks[200]
+    against = f"200 images, {peaks[200] / 1e6:.0f} MB"
+    table.at_most("peak memory of precompute, 2,000 images", growth, 1.1, against=against)

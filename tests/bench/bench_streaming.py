@@ -3,7 +3,6 @@
 Run: ``pytest -m bench tests/bench/bench_streaming.py -s``. Columns as at 1024 px.
 """
 
-import json
 import subprocess
 import sys
 import time
@@ -59,10 +58,6 @@ print(peak // 1024)
 """
 
 
-def report(**values):
-    print(json.dumps(values))  # noqa: T201 - the table that `make bench` collects
-
-
 def write_store(path, num_shards):
     store = Store.create(path, schema=SCHEMA, fingerprints={"clip": "a", "s": "b"})
     for number in range(num_shards):
@@ -94,7 +89,7 @@ def pairs_per_s(batches, first, count):
     return count * batches.batch_size / (time.perf_counter() - start)
 
 
-def test_streamed_pairs_per_second_against_rows_in_memory(stores):
+def test_streamed_pairs_per_second_against_rows_in_memory(stores, table):
     reader = StoreReader(stores[1])
     rates = {"float32": [], "float16": [], "stream": []}
     sides = {}
@@ -113,14 +108,13 @@ def test_streamed_pairs_per_second_against_rows_in_memory(stores):
             first = turn * 4 * BATCHES_PER_DRAW
             rates[residency].append(pairs_per_s(batches, first, 4 * BATCHES_PER_DRAW))
     medians = {name: float(np.median(values)) for name, values in rates.items()}
-    report(
-        bench="streamed_pairs_per_s",
-        **{name: round(value) for name, value in medians.items()},
-        stream_over_memory=round(medians["stream"] / medians["float32"], 3),
-        float16_over_float32=round(medians["float16"] / medians["float32"], 3),
-    )
+    for name in ("float16", "stream"):
+        what = f"pairs/s, rows held as {name}"
+        against = f"rows in memory as float32 at {medians['float32']:,.0f}"
+        table.told(what, medians[name] / medians["float32"], against=against)
     # A step of the published mapper takes 64 pairs 40 ms and more of one core: 1,600 pairs/s.
-    assert medians["stream"] > 5_000
+    against = "three times what a mapper's step at 1024 px takes of one core"
+    table.at_least("pairs/s streamed", medians["stream"], 5_000, against=against)
 
 
 def peak_mb(store, residency, steps=80):
@@ -133,14 +127,12 @@ def peak_mb(store, residency, steps=80):
     return int(done.stdout)
 
 
-def test_memory_of_a_streamed_run_does_not_grow_with_the_store(stores):
+def test_memory_of_a_streamed_run_does_not_grow_with_the_store(stores, table):
     streamed = [peak_mb(store, "stream") for store in stores]
     resident = [peak_mb(store, "float32", steps=2) for store in stores]
-    report(
-        bench="training_memory_mb",
-        streamed_1x=streamed[0],
-        streamed_10x=streamed[1],
-        in_memory_1x=resident[0],
-        in_memory_10x=resident[1],
-    )
-    assert streamed[1] <= MAX_MEMORY_GROWTH * streamed[0]
+    growth = streamed[1] / streamed[0]
+    against = f"2,000 rows, {streamed[0]:,} MB"
+    what = "peak memory of training, streamed, 20,000 rows"
+    table.at_most(what, growth, MAX_MEMORY_GROWTH, against=against)
+    for rows, peak in zip(("2,000", "20,000"), resident, strict=True):
+        table.told(f"peak memory of training, rows in memory, {rows} rows", peak, unit="MB")

@@ -5,7 +5,6 @@ thread, which other work on the machine hardly changes; pairs per second are by 
 ``pytest -m bench tests/bench/bench_training.py -s``.
 """
 
-import json
 import random
 import time
 from itertools import cycle, islice
@@ -15,6 +14,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from pipeline.models import layers
 from pipeline.models.delta_mapper import DeltaMapperConfig
 from pipeline.pairs.sampling import PairConfig
 from pipeline.training.config import TrainConfig, resolve
@@ -63,15 +63,11 @@ def seconds_of(work, repeats, clock=time.perf_counter):
     return (clock() - start) / repeats
 
 
-def report(**values):
-    print(json.dumps(values))  # noqa: T201 - the table that `make bench` collects
-
-
 @pytest.mark.bench
 @pytest.mark.timeout(900)
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker")
 @pytest.mark.parametrize("batch_size", [64, 256])
-def test_pairs_per_second_against_the_published_loader(batch_size):
+def test_pairs_per_second_against_the_published_loader(batch_size, table):
     torch.set_num_threads(1)
     block = make_block(10_000, WIDTHS_1024, 512)
     batches = PairBatches(block, PairConfig(), batch_size=batch_size)
@@ -93,16 +89,11 @@ def test_pairs_per_second_against_the_published_loader(batch_size):
         copied.append(2 * block.s.nbytes / seconds_of(lambda _: np.copyto(target, block.s), 2))
     # Read two rows of S, write both; read the difference's operands and write it.
     moved = np.median(ours) * 7 * BYTES_PER_NUMBER * sum(WIDTHS_1024)
-    ratio = float(np.median(ours) / np.median(theirs))
-    report(
-        bench="pairs_per_s",
-        batch_size=batch_size,
-        ours=round(float(np.median(ours))),
-        published_loader_4_workers=round(float(np.median(theirs))),
-        ratio=round(ratio, 2),
-        share_of_copy_bandwidth=round(float(moved / np.median(copied)), 2),
-    )
-    assert ratio >= MIN_LOADER_RATIO
+    ratio = np.median(ours) / np.median(theirs)
+    what = f"pairs/s, S of {sum(WIDTHS_1024):,}, batches of {batch_size}"
+    peer = f"published loader, 4 workers, at {np.median(theirs):,.0f}"
+    table.at_least(what, ratio, MIN_LOADER_RATIO, against=peer)
+    table.told(what, moved / np.median(copied), against="bandwidth of a plain copy, one thread")
 
 
 @pytest.mark.bench
@@ -111,7 +102,7 @@ def test_pairs_per_second_against_the_published_loader(batch_size):
     ("recipe", "widths", "clip_dim", "turns"),
     [("fast", WIDTHS_DEMO, 256, 200), ("official", WIDTHS_1024, 512, 12)],
 )
-def test_step_time_against_the_bare_model(recipe, widths, clip_dim, turns):
+def test_step_time_against_the_bare_model(recipe, widths, clip_dim, turns, table):
     torch.set_num_threads(1)
     resolved = resolve(TrainConfig(recipe=recipe, steps=100_000), 6000)
     batches = PairBatches(
@@ -133,23 +124,26 @@ def test_step_time_against_the_bare_model(recipe, widths, clip_dim, turns):
         loss.backward()
         adam.step()
 
+    def published_step(_):
+        # The products of torch's `linear`, whatever this project takes instead.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(layers, "linear", torch.nn.functional.linear)
+            bare_step(_)
+
     def whole_step(_):
         state.update(batches.batch(state.step))
 
-    for step in (bare_step, whole_step):
+    steps = {"whole": whole_step, "bare": bare_step, "published": published_step}
+    for step in steps.values():
         seconds_of(step, 3)
-    seconds: dict[str, list[float]] = {"whole": [], "bare": []}
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(turns):
-        order = [("whole", whole_step), ("bare", bare_step)]
         # Whichever comes second finds the other's weights in the cache.
-        for name, step in order if turn % 2 else reversed(order):
+        for name, step in list(steps.items())[:: 1 if turn % 2 else -1]:
             seconds[name].append(seconds_of(step, 2, time.process_time))
-    whole, bare_s = (float(np.median(side)) for side in seconds.values())
-    report(
-        bench="step_time",
-        recipe=recipe,
-        whole_ms=round(1e3 * whole, 2),
-        bare_ms=round(1e3 * bare_s, 2),
-        ratio=round(whole / bare_s, 3),
-    )
-    assert whole / bare_s <= MAX_STEP_RATIO
+    whole, bare_s, published = (float(np.median(side)) for side in seconds.values())
+    what = f"training step, {recipe}, S of {sum(widths):,}"
+    against = f"the bare model's, {1e3 * bare_s:.1f} ms of one core"
+    table.at_most(what, whole / bare_s, MAX_STEP_RATIO, against=against)
+    against = f"the bare model's with torch's products, {1e3 * published:.1f} ms"
+    table.told(what, whole / published, against=against)

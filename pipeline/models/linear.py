@@ -1,0 +1,120 @@
+"""Linear layers on processors by oneDNN, which uses the widest vectors of any maker's processor.
+
+torch multiplies float32 matrices by MKL, whose kernels for AMD's processors stop at AVX2: half the
+speed of AVX-512. In bfloat16 torch takes oneDNN itself.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+"""What torch's own compiler calls for linear layers; None in builds of torch without oneDNN."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x weight^T + bias`` as `torch.nn.functional.linear`, gradients of any order included.
+
+    Args:
+        x: [..., in].
+        weight: [out, in].
+        bias: [out].
+
+    Returns:
+        [..., out], dtype and device of `x`. In float32 on a processor the last bits may differ from
+        torch's, and those of a row may depend on the number of rows.
+    """
+    if not has_fast_products(x) or x.numel() == 0:
+        return F.linear(x, weight, bias)
+    rows = x.reshape(-1, x.shape[-1])
+    return _Linear.apply(rows, weight, bias).reshape(*x.shape[:-1], -1)
+
+
+def has_fast_products(x: Tensor) -> bool:
+    """Whether `linear` has a faster product than torch's for this dtype and device."""
+    is_plain = (
+        x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    )
+    return is_plain and _ONEDNN is not None and torch.backends.mkldnn.is_available()
+
+
+class _Linear(torch.autograd.Function):
+    """[N, in], [out, in], [out] -> [N, out]; its gradients are such products again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _ONEDNN(x, weight, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias = ctx.needs_input_grad
+        return (
+            _Linear.apply(gradient, weight.t(), None) if wants_x else None,
+            _Linear.apply(gradient.t(), x.t(), None) if wants_weight else None,
+            gradient.sum(dim=0) if wants_bias else None,
+        )
+
+
+class FastLinear(nn.Linear):
+    """`nn.Linear` by `linear`, with the weights of another."""
+
+    def __init__(self, other: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = other.in_features, other.out_features
+        self.weight, self.bias = other.weight, other.bias
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """[..., in] -> [..., out]."""
+        return linear(input, self.weight, self.bias)
+
+
+class FastSelfAttention(nn.Module):
+    """`nn.MultiheadAttention` of an input with itself by `linear`, with the weights of another."""
+
+    def __init__(self, other: nn.MultiheadAttention) -> None:
+        super().__init__()
+        self.num_heads = other.num_heads
+        self.in_proj_weight, self.in_proj_bias = other.in_proj_weight, other.in_proj_bias
+        self.out_proj = FastLinear(other.out_proj)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:
+        """[N, T, D], three times the same -> ([N, T, D], None), as where no weights are needed."""
+        assert query is key is value
+        assert not need_weights
+        heads = linear(query, self.in_proj_weight, self.in_proj_bias)
+        q, k, v = heads.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask)
+        return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+def use_fast_products(tower: nn.Module) -> None:
+    """Replace the linear and self-attention layers inside `tower` by those of this module.
+
+    Only exact types are replaced, and attention only as open_clip's towers use it: batch first, of
+    an input with itself, no dropout. State-dict keys stay what they are.
+    """
+    for name, child in list(tower.named_children()):
+        if type(child) is nn.Linear:
+            setattr(tower, name, FastLinear(child))
+        elif type(child) is nn.MultiheadAttention and _is_plain(child):
+            setattr(tower, name, FastSelfAttention(child))
+        else:
+            use_fast_products(child)
+
+
+def _is_plain(attention: nn.MultiheadAttention) -> bool:
+    has_one_weight = attention.in_proj_weight is not None and attention.bias_k is None
+    return has_one_weight and attention.batch_first and not attention.add_zero_attn
