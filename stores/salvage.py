@@ -64,16 +64,14 @@ def examine(
     """
     try:
         entries = list(candidates) or [_provisional(store, number)]
-        failures = [
-            [*check_shard(store, entry, full=True, directions=directions)] for entry in entries
-        ]
-        place = next((place for place, found in enumerate(failures) if not found), None)
-        if place is None:
-            problems = [f"{problem.kind}: {problem.detail}" for problem in failures[0]]
-            return _damaged(store, number, candidates, problems)
-        keys = shard_keys(store, entries[place])
+        looks = [check_shard(store, entry, full=True, directions=directions) for entry in entries]
     except ShardCorruptError as error:
         return _damaged(store, number, candidates, [str(error)])
+    place = next((place for place, look in enumerate(looks) if not look.problems), None)
+    keys = looks[place].keys if place is not None else None
+    if place is None or keys is None:
+        problems = [f"{problem.kind}: {problem.detail}" for problem in looks[0].problems]
+        return _damaged(store, number, candidates, problems)
     if len(set(keys)) < len(keys):
         return _damaged(store, number, candidates, ["a key has two rows"])
     return _keep(store, entries[place], candidates, keys)

@@ -3,16 +3,17 @@
 import os
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import PurePosixPath
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.blobs import damaged_blobs, list_blobs
-from stores.checks import Problem, check_accounts, check_lists, check_shard, shard_keys
+from stores.checks import Problem, check_lists, check_shard, shard_keys
 from stores.checksum import sha256_file
-from stores.errors import ManifestError, ShardCorruptError
+from stores.errors import ManifestError
 from stores.layout import manifest_path
 from stores.manifest import ShardEntry, parse_manifest
-from stores.places import ObjectPath, StorePath, name_below
+from stores.places import NUM_REQUESTS, ObjectPath, StorePath, name_below
 from stores.repeats import KeyCensus
 from stores.store import Store
 
@@ -50,25 +51,17 @@ def _check_shards(store: Store, *, full: bool, directions: Collection[str]) -> I
     entries = store.manifest.shards
     census = KeyCensus[int](lambda number: shard_keys(store, entries[number]))
 
-    def check(entry: ShardEntry) -> tuple[ShardEntry, list[Problem], list[str]]:
-        problems = [*check_shard(store, entry, full=full, directions=directions)]
-        problems += check_lists(store, entry, full=full)
-        keys: list[str] = []
-        if full:
-            try:
-                keys = shard_keys(store, entry)
-                problems += check_accounts(store, entry, keys)
-            except ShardCorruptError as error:
-                if not problems:
-                    problems.append(Problem(_file(store, entry.number), "structure", str(error)))
-        return entry, problems, keys
+    def check(entry: ShardEntry) -> list[Problem]:
+        found = check_shard(store, entry, full=full, directions=directions)
+        if found.keys is not None:
+            census.add(entry.number, found.keys)
+        return [*found.problems, *check_lists(store, entry, full=full, keys=found.keys)]
 
     with ThreadPoolExecutor(min(_MAX_THREADS, os.cpu_count() or 1)) as pool:
-        for entry, problems, keys in pool.map(check, entries.values()):
+        for problems in pool.map(check, entries.values()):
             yield from problems
-            census.add(entry.number, keys)
     for key, numbers in census.repeated().items():
-        first, *others = numbers
+        first, *others = sorted(numbers)
         for number in others:
             detail = f"{key!r} is also in {_file(store, first)}"
             yield Problem(_file(store, number), "duplicate_key", detail)
@@ -88,17 +81,23 @@ def _check_manifest(store: Store) -> Iterator[Problem]:
     manifest = parse_manifest(data, path)
     if manifest.to_bytes() != data:
         yield Problem("manifest.json", "structure", "its text was changed after it was written")
-    for number, entry in manifest.shards.items():
-        file = name_below(store.layout.entry(number), store.path)
-        try:
-            mark = store.committed(number)
-        except ManifestError as error:
-            yield Problem(file, "structure", str(error))
-            continue
-        if mark is None:
-            yield Problem(file, "missing", "the manifest lists this shard; its commit mark is gone")
-        elif mark != entry:
-            yield Problem(file, "account", "the commit mark differs from the manifest's entry")
+    with ThreadPoolExecutor(NUM_REQUESTS) as pool:
+        for problems in pool.map(partial(_check_mark, store), manifest.shards.values()):
+            yield from problems
+
+
+def _check_mark(store: Store, entry: ShardEntry) -> list[Problem]:
+    file = name_below(store.layout.entry(entry.number), store.path)
+    try:
+        mark = store.committed(entry.number)
+    except ManifestError as error:
+        return [Problem(file, "structure", str(error))]
+    if mark is None:
+        detail = "the manifest lists this shard; its commit mark is gone"
+        return [Problem(file, "missing", detail)]
+    if mark != entry:
+        return [Problem(file, "account", "the commit mark differs from the manifest's entry")]
+    return []
 
 
 def unaccounted_files(

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -182,3 +183,19 @@ def test_a_listing_and_no_request_an_entry_open_a_consolidated_store(run, source
     Store.open(bucket / "a.store")
     assert not [place for place in asked if re.search(r"entries/.*json", place)]
     assert len(asked) <= 5
+
+
+def test_a_full_verify_fetches_every_file_once(run, source, bucket, s3):
+    run.main(source, bucket / "a.store", SHARD_ROWS)
+    fetched = Counter()
+
+    def count(environ) -> None:
+        # Of what can be large; a listing is a GET of the bucket itself.
+        if environ["REQUEST_METHOD"] == "GET" and re.search(r"\.(h5|jsonl)$", environ["PATH_INFO"]):
+            fetched[environ["PATH_INFO"]] += 1
+
+    s3.hook = count
+    assert verify_store(bucket / "a.store", full=True) == []
+    shards = [name for name in fetched if name.endswith(".h5")]
+    assert len(shards) == len(Store.open(bucket / "a.store").manifest.shards)
+    assert {name for name, times in fetched.items() if times > 1} == set()

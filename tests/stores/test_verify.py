@@ -1,9 +1,11 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from stores.blobs import write_blob
+from stores.checksum import sha256_bytes
 from stores.formats.registry import shard_format as format_named
 from stores.plan import ShardPlan
 from stores.sources import SourceItem
@@ -121,7 +123,6 @@ def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(run, 
 def _entry_of(path, number: int) -> bytes:
     """The commit mark that a forger would write: with the size and digest of the file there is."""
     import hashlib
-    from dataclasses import replace
 
     store = Store.open(path)
     entry, data = store.manifest.shards[number], store.layout.shard(number).read_bytes()
@@ -185,3 +186,17 @@ def test_verifying_changes_nothing(run, path):
     before = run.digests(path)
     verify_store(path, full=True)
     assert run.digests(path) == before
+
+
+def test_a_list_that_was_forged_with_its_mark_is_found(run, path):
+    store = Store.open(path)
+    for number, data in ((1, b"no list"), (2, store.layout.inputs(0).read_bytes())):
+        store.layout.inputs(number).write_bytes(data)
+        entry = replace(store.manifest.shards[number], inputs_sha256=sha256_bytes(data))
+        store.layout.entry(number).write_bytes(entry.to_bytes())
+    (path / "manifest.json").unlink()
+    store.consolidate()
+    assert _found(path, full=True) == [
+        (run.shard_file(1), "structure"),
+        (run.shard_file(2), "account"),
+    ]
