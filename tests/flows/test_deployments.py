@@ -210,7 +210,9 @@ def test_a_run_by_the_worker_fills_the_store_and_leaves_its_artifacts(
     assert header == "data:image/png;base64"
     with Image.open(io.BytesIO(base64.b64decode(encoded))) as sheet:
         assert sheet.width > 8 * 128
-    assert f"precompute of {store}: 96 of 96" in log_of(client, run)
+    last = f"precompute of {store}: 96 of 96"
+    # The run sends its log in the background, and may be final before its last lines are there.
+    wait_until(lambda: last in log_of(client, run), "the log arrived")
 
 
 def test_a_cancelled_run_is_recorded_as_such(cancelled, client):
