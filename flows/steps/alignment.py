@@ -13,7 +13,7 @@ from flows.steps.output import write_config_beside, write_output
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Alignment, alignment, tsne
 from pipeline.images import decode_image, encode_png
-from pipeline.pictures import scatter
+from pipeline.plots import scatter
 from pipeline.shapes import Floats
 from stores.contents import is_store
 from stores.errors import StoreError
@@ -87,14 +87,17 @@ def align(image: np.ndarray, text: np.ndarray) -> AlignmentResult:
     """Compare the two spaces on N paired rows.
 
     Differences are taken between each row and the next, for images and texts alike, so that row i
-    of both describes the same change.
+    of both describes the same change. Neighbours with the same text, or the same image, describe
+    none and are left out of delta space.
 
     Args:
         image: [N, C] float32 image embeddings.
         text: [N, C] float32 text embeddings of the same things.
     """
     image, text = _units(image), _units(text)
-    return compare((image, text), (_changes(image), _changes(text)))
+    changes = _changes(image), _changes(text)
+    is_change = changes[0].any(axis=1) & changes[1].any(axis=1)
+    return compare((image, text), (changes[0][is_change], changes[1][is_change]))
 
 
 def compare(clip: tuple[Floats, Floats], delta: tuple[Floats, Floats]) -> AlignmentResult:

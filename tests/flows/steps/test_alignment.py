@@ -57,6 +57,16 @@ def test_missing_differences_are_taken_between_neighbouring_rows(tmp_path):
     np.testing.assert_allclose(found.spaces[1][0][4], image[5] - image[4], atol=1e-6)
 
 
+def test_neighbours_with_one_caption_describe_no_change(tmp_path):
+    features(tmp_path, kinds=("i", "t"))
+    text = np.load(tmp_path / "cspace_mine_t.npy")
+    text[6] = 2 * text[5]
+    np.save(tmp_path / "cspace_mine_t.npy", text)
+    found = align_source(AlignConfig(source=tmp_path))["mine"]
+    assert [len(rows) for rows in found.spaces[1]] == [29, 29]
+    assert np.isfinite(found.delta_space).all()
+
+
 def test_rows_that_are_not_paired_are_refused(tmp_path):
     features(tmp_path)
     features(tmp_path, num_rows=29, kinds=("t",))
