@@ -94,17 +94,22 @@ def configure(
     from flows.steps.edit_scores import STRENGTHS, THRESHOLDS, ScoringConfig
     from flows.steps.evaluate import EvaluateConfig
 
-    if prompts is None and (curves or compare):
-        raise click.UsageError("--curves and --compare measure edits: give --prompts, too")
     checks, edits = Checks(), None
-    if prompts is not None:
+    if prompts is None:
+        checks.part(_refuse_edits, curves or compare)
+    else:
         peers = tuple(peer if peer == GLOBAL else str(Path(peer).absolute()) for peer in compare)
         grid = {"strengths": STRENGTHS, "thresholds": THRESHOLDS} if curves or compare else {}
         read = checks.part(_read_prompts, prompts)
         # The file's name stands in for prompts that cannot be read: the rest is checked, too.
-        texts = read or (prompts,)
+        texts = (prompts,) if read is None else read
         edits = checks.part(ScoringConfig, prompts=texts, compare=peers, **grid, **editing)
     return checks.whole(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs, edits=edits)
+
+
+def _refuse_edits(wanted: object) -> None:
+    if wanted:
+        raise click.UsageError("--curves and --compare measure edits: give --prompts, too")
 
 
 def _read_prompts(prompts: str) -> tuple[str, ...]:

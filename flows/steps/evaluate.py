@@ -9,17 +9,20 @@ from pathlib import Path
 from flows.config import as_jsonable
 from flows.steps.edit_comparison import COMPARISON_NAME, compare, find_peers
 from flows.steps.edit_files import draw_curve, draw_scores, sample_name
-from flows.steps.edit_methods import DELTAEDIT, choose_method
+from flows.steps.edit_methods import DELTAEDIT, GLOBAL, choose_method
 from flows.steps.edit_pool import EditPool, Setting
 from flows.steps.edit_scores import ScoringConfig, score_grid, score_prompts
 from flows.steps.output import write_output
+from flows.steps.relevance import RELEVANCE
 from flows.steps.splits import eval_rows
 from flows.steps.train import fit_table, run_store
 from pipeline.evaluation import s_space_fit
 from pipeline.training import MAPPER_NAME, load_trained
 from stores.atomic import make_folder, write_atomic
+from stores.blobs import list_blobs
 from stores.checksum import sha256_file
 from stores.reader import StoreReader
+from stores.store import Store
 
 RESULT_NAME = "evaluation.json"
 
@@ -120,7 +123,15 @@ def is_evaluated(config: EvaluateConfig) -> bool:
 
 
 def _made_from(config: EvaluateConfig) -> dict[str, object]:
-    return {
-        "config": as_jsonable(config),
-        "mapper_sha256": sha256_file(config.run / MAPPER_NAME),
-    }
+    peers = config.edits.compare if config.edits is not None else ()
+    runs = [config.run, *(Path(peer) for peer in peers if peer != GLOBAL)]
+    mappers = {str(run): sha256_file(run / MAPPER_NAME) for run in runs}
+    return {"config": as_jsonable(config), "mapper_sha256": mappers, **_relevance_digest(config)}
+
+
+def _relevance_digest(config: EvaluateConfig) -> dict[str, str]:
+    """The matrix that edits are masked with, if there are edits and there is one."""
+    if config.edits is None:
+        return {}
+    blob = list_blobs(Store.open(run_store(config.run))).get(RELEVANCE)
+    return {} if blob is None else {"relevance_sha256": blob.sha256}

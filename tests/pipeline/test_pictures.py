@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.pictures import PAPER, label_grid
+from pipeline.pictures import PAPER, label_grid, mosaic
 
 BLUE = (0, 0, 255)
 
@@ -63,3 +63,12 @@ def test_texts_in_any_script_are_drawn():
 def test_counts_that_do_not_match_are_refused(rows, row_labels, column_labels, captions, message):
     with pytest.raises(ValueError, match=message):
         label_grid(rows, row_labels=row_labels, column_labels=column_labels, captions=captions)
+
+
+def test_a_mosaic_has_every_tile_in_its_cell_and_white_elsewhere():
+    red, blue = solid((255, 0, 0), 4), solid(BLUE, 4)
+    sheet = mosaic([red, blue], np.array([[1, 0], [0, 2]]))
+    assert sheet.shape == (8, 12, 3)
+    assert (sheet[4:, :4] == red).all()
+    assert (sheet[:4, 8:] == blue).all()
+    assert is_paper(sheet[:4, :8])
