@@ -22,6 +22,7 @@ from stores.reader import StoreReader
 
 ALIGNMENT_NAME = "alignment.png"
 RESULT_NAME = "alignment.json"
+"""After the name of what was compared and a hyphen, as the pictures are."""
 SPACES = ("CLIP space", "delta space")
 FEATURES = re.compile(r"cspace_(\w+)_i\.npy")
 MIN_ROWS = 2
@@ -37,7 +38,7 @@ class AlignConfig:
     captions: Path | None = None
     """For a store: JSON lines with ``key`` and ``caption``, such as an ``attributes.jsonl``."""
     out: Path | None = None
-    """Folder for ``alignment.json`` and the pictures; default: none are made."""
+    """Folder for ``NAME-alignment.json`` and ``NAME-alignment.png``; default: none are made."""
     num_points: int = 1000
     """Rows of each modality that the pictures show."""
 
@@ -120,9 +121,9 @@ def align_source(config: AlignConfig) -> dict[str, AlignmentResult]:
         for name, result in results.items():
             picture = result.picture(config.num_points)
             write_output(config.out / f"{name}-{ALIGNMENT_NAME}", picture)
-        document = json.dumps(as_table(results), indent=2)
-        write_output(config.out / RESULT_NAME, document.encode())
-        write_config_beside(config.out / RESULT_NAME, config)
+            document = json.dumps(as_table({name: result}), indent=2)
+            write_output(config.out / f"{name}-{RESULT_NAME}", document.encode())
+            write_config_beside(config.out / f"{name}-{RESULT_NAME}", config)
     return results
 
 

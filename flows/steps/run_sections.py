@@ -33,6 +33,12 @@ HEADS = {
     "channels": "channels",
 }
 """Measures of edits and the heads of their columns, in order."""
+ALIGNED_HEADS = {
+    "paired_cosine": "paired cosine",
+    "modality_gap": "modality gap",
+    "separability": "separability",
+    "recall_at_1": "R@1",
+}
 MEASURES_TEXT = (
     "Success: the attribute reader sees what was asked for on rows that lacked it. Preservation: "
     "every other attribute that can be seen before and after is read as before. CLIP score: cosine "
@@ -196,22 +202,39 @@ def _training_section(run: Path) -> Section:
 
 
 def _alignment_section(run: Path) -> list[Section]:
-    table = _read(run / ALIGNED_NAME)
-    pictures = sorted(run.glob(f"*-{ALIGNMENT_NAME}"))
-    if not table:
+    """Every comparison in the run's folder: its own store's, and what else was put there."""
+    files = sorted(run.glob(f"*-{ALIGNED_NAME}"))
+    if not files:
         return []
+    rows = [(name, row) for file in files for name, row in _read(file).items()]
+    heads = list(dict.fromkeys(measure for _, row in rows for measure in row))
+    drawn = [path for file in files if (path := file.with_name(_picture_of(file))).is_file()]
     return [
         Section(
             title="CLIP space and delta space",
             text="Images and texts lie apart in CLIP space; their differences mix, which is why a "
-            "mapper trained on image differences obeys text differences.",
-            table=table,
-            pictures=[
-                ReportPicture(path.read_bytes(), f"{path.name}: t-SNE of both spaces.")
-                for path in pictures
+            "mapper trained on image differences obeys text differences. Paired cosine: of an "
+            "image and its text. Modality gap: distance of the means. Separability: share on "
+            "their own modality's side of the plane between the means; 0.5 is chance. R@1: images "
+            "whose nearest text is their own.",
+            tables=[
+                ReportTable(
+                    heads=["", *(ALIGNED_HEADS.get(head, head) for head in heads)],
+                    lines=[[name, *(row.get(head, "") for head in heads)] for name, row in rows],
+                )
             ],
+            pictures=[ReportPicture(path.read_bytes(), _aligned_caption(path)) for path in drawn],
         )
     ]
+
+
+def _picture_of(aligned: Path) -> str:
+    return aligned.name.removesuffix(ALIGNED_NAME) + ALIGNMENT_NAME
+
+
+def _aligned_caption(picture: Path) -> str:
+    name = picture.name.removesuffix(f"-{ALIGNMENT_NAME}")
+    return f"{name}: t-SNE of embeddings (left) and of their differences (right)."
 
 
 def _edit_table(name: str, rows: Sequence[Mapping[str, Any]]) -> ReportTable:
