@@ -1,24 +1,14 @@
-"""Pictures for people: contact sheets as pixels, plots as PNG bytes.
+"""Contact sheets: pictures with labels, as pixels; drawn by PIL."""
 
-Sheets are drawn by PIL; plots by matplotlib, without a display.
-"""
-
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw
 
 from pipeline.lettering import Font, Lines, load_font, shown, wrapped
-from pipeline.shapes import Floats, Ints, Pixels, assert_shape
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from pipeline.shapes import Ints, Pixels, assert_shape
 
 MIN_FONT_PX = 13
 FONT_SHARE = 0.085  # of a picture's width
@@ -28,12 +18,6 @@ WORD_EM = 9  # longer words are broken, shorter ones widen their column
 INK = (32, 33, 36)
 FAINT_INK = (95, 99, 104)
 PAPER = (255, 255, 255)
-
-PLOT_SIZE = (8.0, 4.8)  # inches
-PLOT_DPI = 120
-# Okabe and Ito 2008: told apart by people with any colour vision.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-LOG_RANGE = 20.0  # largest over smallest loss from which a logarithmic axis reads better
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +103,25 @@ def label_grid(
     return np.array(canvas)
 
 
+def mosaic(tiles: Sequence[Pixels], cells: Ints) -> Pixels:
+    """Pictures in the cells of a grid, without gaps or labels; free cells stay white.
+
+    Args:
+        tiles: N pictures uint8 [H, W, 3], all of one size.
+        cells: [N, 2] row and column of each.
+
+    Returns:
+        uint8 [rows * H, columns * W, 3].
+    """
+    assert_shape(cells, (len(tiles), 2), "cells")
+    height, width = tiles[0].shape[:2]
+    num_rows, num_columns = (int(last) + 1 for last in cells.max(axis=0))
+    sheet = np.full((num_rows * height, num_columns * width, 3), PAPER, dtype=np.uint8)
+    for tile, (row, column) in zip(tiles, cells * (height, width), strict=True):
+        sheet[row : row + height, column : column + width] = tile
+    return sheet
+
+
 def _check_counts(
     rows: Sequence[Sequence[Pixels]],
     row_labels: Sequence[str],
@@ -192,124 +195,3 @@ def _write(
     x, y = start
     for number, text in enumerate(lines):
         draw.text((x, y + number * sheet.line), text, fill=ink, font=sheet.font, anchor=anchor)
-
-
-def loss_curve(
-    steps: ArrayLike,
-    series: Mapping[str, ArrayLike],
-    *,
-    baseline: Mapping[str, float],
-    title: str,
-    x_label: str = "step",
-) -> bytes:
-    """Losses over training steps or time, with dashed lines for what they are to beat.
-
-    Args:
-        steps: [T] step numbers, or times.
-        series: name -> [T] values; values that are not finite leave a gap.
-        baseline: name -> value; one of the same name as a series gets its colour.
-        title: above the plot.
-        x_label: what `steps` are.
-
-    Returns:
-        The bytes of a PNG file.
-    """
-    figure, axes = _empty_plot(title)
-    colours = {
-        name: COLOURS[number % len(COLOURS)]
-        for number, name in enumerate(dict.fromkeys([*series, *baseline]))
-    }
-    for name, values in series.items():
-        axes.plot(steps, values, label=name, color=colours[name], linewidth=1.6)
-    for name, value in baseline.items():
-        axes.axhline(
-            value,
-            label=f"{name}, zero predictor" if name in series else name,
-            color=colours[name],
-            linestyle="--",
-            linewidth=1.2,
-        )
-    values = np.concatenate([np.ravel(v) for v in [*series.values(), [*baseline.values()]]])
-    values = values[np.isfinite(values)]
-    if values.size and values.min() > 0 and values.max() / values.min() > LOG_RANGE:
-        axes.set_yscale("log")
-    axes.set_xlabel(x_label)
-    axes.set_ylabel("loss")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return _png(figure)
-
-
-def tradeoff(
-    series: Mapping[str, Sequence[tuple[float, float, str]]],
-    *,
-    title: str,
-    x_label: str,
-    y_label: str,
-) -> bytes:
-    """What is gained against what is lost: one line a series, a label at each of its points.
-
-    Args:
-        series: name -> points (x, y, label), in the order in which they are joined.
-        title: above the plot.
-        x_label: what x is.
-        y_label: what y is.
-
-    Returns:
-        The bytes of a PNG file.
-    """
-    figure, axes = _empty_plot(title)
-    for number, (name, points) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
-        x, y = [point[0] for point in points], [point[1] for point in points]
-        axes.plot(x, y, "o-", label=name, color=colour, linewidth=1.4, markersize=4)
-        for across, up, text in points:
-            axes.annotate(text, (across, up), xytext=(4, 4), textcoords="offset points", fontsize=8)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel(y_label)
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0))
-    return _png(figure)
-
-
-def scatter(points: Floats, groups: Ints, *, title: str, labels: Sequence[str]) -> bytes:
-    """Points in the plane, coloured by group.
-
-    Args:
-        points: [N, 2].
-        groups: [N] numbers into `labels`.
-        title: above the plot.
-        labels: name of each group, for the legend.
-
-    Returns:
-        The bytes of a PNG file.
-
-    Raises:
-        ShapeError: if `points` is not [N, 2] or `groups` not [N].
-    """
-    assert_shape(points, (None, 2), "points")
-    assert_shape(groups, (len(points),), "groups")
-    figure, axes = _empty_plot(title)
-    for number, label in enumerate(labels):
-        x, y = points[groups == number].T
-        colour = COLOURS[number % len(COLOURS)]
-        axes.scatter(x, y, s=9, alpha=0.6, linewidths=0, color=colour, label=label)
-    axes.set_axis_off()
-    axes.set_aspect("equal", adjustable="datalim")
-    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.01, 1.0), markerscale=2.5)
-    return _png(figure)
-
-
-def _empty_plot(title: str) -> "tuple[Figure, Axes]":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=PLOT_SIZE, dpi=PLOT_DPI, layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", parse_math=False)
-    axes.grid(visible=True, alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _png(figure: "Figure") -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()

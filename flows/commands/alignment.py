@@ -26,7 +26,8 @@ from flows.commands.options import JSON, checked, print_result, show_config
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Folder for alignment.json and the t-SNE pictures.",
+    help="Folder for NAME-alignment.json and the t-SNE pictures; give a run's to see them in its "
+    "report.",
 )
 @JSON
 def command(source: Path, *, as_json: bool, **options: Any) -> None:

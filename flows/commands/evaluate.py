@@ -43,6 +43,13 @@ from flows.commands.recording import is_recorded, run_flow
     "--curves", is_flag=True, help="Measure every prompt at several strengths and thresholds."
 )
 @click.option(
+    "--compare",
+    multiple=True,
+    metavar="METHOD|RUN",
+    help="Measure another way to edit where it preserves as much: `global`, or another run of the "
+    "same store. Takes the curves, too; may be given several times.",
+)
+@click.option(
     "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder (default: RUN)."
 )
 @PREFECT
@@ -69,7 +76,7 @@ def command(run: Path, *, use_prefect: bool, as_json: bool, dry_run: bool, **opt
         from flows.steps.evaluate import evaluate
 
         result = evaluate(config, _show)
-    print_result(result, as_json=as_json)
+    print_result(result if as_json else _for_people(result), as_json=as_json)
 
 
 def configure(
@@ -78,20 +85,31 @@ def configure(
     out: Path | None,
     prompts: str | None,
     curves: bool,
+    compare: tuple[str, ...],
     num_pairs: int,
     **editing: Any,
 ) -> Any:
     """The `EvaluateConfig` that the options make."""
+    from flows.steps.edit_methods import GLOBAL
     from flows.steps.edit_scores import STRENGTHS, THRESHOLDS, ScoringConfig
     from flows.steps.evaluate import EvaluateConfig
 
     checks, edits = Checks(), None
-    if prompts is not None:
-        grid = {"strengths": STRENGTHS, "thresholds": THRESHOLDS} if curves else {}
+    if prompts is None:
+        checks.part(_refuse_edits, curves or compare)
+    else:
+        peers = tuple(peer if peer == GLOBAL else str(Path(peer).absolute()) for peer in compare)
+        grid = {"strengths": STRENGTHS, "thresholds": THRESHOLDS} if curves or compare else {}
         read = checks.part(_read_prompts, prompts)
         # The file's name stands in for prompts that cannot be read: the rest is checked, too.
-        edits = checks.part(ScoringConfig, prompts=read or (prompts,), **grid, **editing)
+        texts = (prompts,) if read is None else read
+        edits = checks.part(ScoringConfig, prompts=texts, compare=peers, **grid, **editing)
     return checks.whole(EvaluateConfig, run=run, out=out or run, num_pairs=num_pairs, edits=edits)
+
+
+def _refuse_edits(wanted: object) -> None:
+    if wanted:
+        raise click.UsageError("--curves and --compare measure edits: give --prompts, too")
 
 
 def _read_prompts(prompts: str) -> tuple[str, ...]:
@@ -106,6 +124,15 @@ def _read_prompts(prompts: str) -> tuple[str, ...]:
             f"--prompts {prompts}: {error}. Give a text file with one prompt a line, or `standard`"
         ) from error
     return tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _for_people(result: dict[str, Any]) -> dict[str, Any]:
+    """One line a method; what each made of each prompt is in the files."""
+    if "comparison" not in result:
+        return result
+    methods = result["comparison"]["methods"]
+    short = [{name: m[name] for name in m if name != "prompts"} for m in methods]
+    return {**result, "comparison": short}
 
 
 def _show(done: int, total: int) -> None:

@@ -13,7 +13,7 @@ from flows.steps.output import write_config_beside, write_output
 from pipeline.errors import PipelineError
 from pipeline.evaluation import Alignment, alignment, tsne
 from pipeline.images import decode_image, encode_png
-from pipeline.pictures import scatter
+from pipeline.plots import scatter
 from pipeline.shapes import Floats
 from stores.contents import is_store
 from stores.errors import StoreError
@@ -22,6 +22,7 @@ from stores.reader import StoreReader
 
 ALIGNMENT_NAME = "alignment.png"
 RESULT_NAME = "alignment.json"
+"""After the name of what was compared and a hyphen, as the pictures are."""
 SPACES = ("CLIP space", "delta space")
 FEATURES = re.compile(r"cspace_(\w+)_i\.npy")
 MIN_ROWS = 2
@@ -37,7 +38,7 @@ class AlignConfig:
     captions: Path | None = None
     """For a store: JSON lines with ``key`` and ``caption``, such as an ``attributes.jsonl``."""
     out: Path | None = None
-    """Folder for ``alignment.json`` and the pictures; default: none are made."""
+    """Folder for ``NAME-alignment.json`` and ``NAME-alignment.png``; default: none are made."""
     num_points: int = 1000
     """Rows of each modality that the pictures show."""
 
@@ -87,14 +88,17 @@ def align(image: np.ndarray, text: np.ndarray) -> AlignmentResult:
     """Compare the two spaces on N paired rows.
 
     Differences are taken between each row and the next, for images and texts alike, so that row i
-    of both describes the same change.
+    of both describes the same change. Neighbours with the same text, or the same image, describe
+    none and are left out of delta space.
 
     Args:
         image: [N, C] float32 image embeddings.
         text: [N, C] float32 text embeddings of the same things.
     """
     image, text = _units(image), _units(text)
-    return compare((image, text), (_changes(image), _changes(text)))
+    changes = _changes(image), _changes(text)
+    is_change = changes[0].any(axis=1) & changes[1].any(axis=1)
+    return compare((image, text), (changes[0][is_change], changes[1][is_change]))
 
 
 def compare(clip: tuple[Floats, Floats], delta: tuple[Floats, Floats]) -> AlignmentResult:
@@ -117,9 +121,9 @@ def align_source(config: AlignConfig) -> dict[str, AlignmentResult]:
         for name, result in results.items():
             picture = result.picture(config.num_points)
             write_output(config.out / f"{name}-{ALIGNMENT_NAME}", picture)
-        document = json.dumps(as_table(results), indent=2)
-        write_output(config.out / RESULT_NAME, document.encode())
-        write_config_beside(config.out / RESULT_NAME, config)
+            document = json.dumps(as_table({name: result}), indent=2)
+            write_output(config.out / f"{name}-{RESULT_NAME}", document.encode())
+            write_config_beside(config.out / f"{name}-{RESULT_NAME}", config)
     return results
 
 

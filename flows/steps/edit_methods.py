@@ -12,10 +12,11 @@ from pipeline.editing.directions import class_embedding
 from pipeline.editing.global_directions import global_direction
 from pipeline.errors import PipelineError
 from pipeline.pairs.deltas import edit_conditions
+from pipeline.training import TrainedMapper
 from pipeline.training.rows import measure_scaling
 from stores.reader import StoreReader
 
-METHODS = ("deltaedit", "global")
+DELTAEDIT, GLOBAL = METHODS = ("deltaedit", "global")
 MAX_ROWS = 50_000
 """Rows that the spread of channels is measured on at most."""
 
@@ -41,13 +42,13 @@ class EditMethod(Protocol):
 class DeltaEdit:
     """The Delta Mapper; the mask is on the raw direction, as published."""
 
-    def __init__(self, editor: Editor) -> None:
-        """Take the editor's mapper, CLIP and relevance matrix."""
-        self._editor = editor
+    def __init__(self, editor: Editor, trained: TrainedMapper | None = None) -> None:
+        """Take the editor's CLIP and relevance matrix, and its mapper or another of its store."""
+        self._editor, self._trained = editor, trained or editor.trained
 
     def change(self, codes: Mapping[str, np.ndarray], direction: Direction) -> np.ndarray:
         """The mapper's prediction, [N, S]."""
-        trained, wanted = self._editor.trained, direction.unit
+        trained, wanted = self._trained, direction.unit
         if trained.condition == "target":
             wanted = class_embedding(self._editor.clip, direction.target)
         condition = edit_conditions(torch.from_numpy(codes["clip"]), wanted.cpu())
@@ -100,7 +101,7 @@ def choose_method(name: str, editor: Editor, std: np.ndarray | None = None) -> E
     Raises:
         PipelineError: the method needs a relevance matrix, or a store, and there is none.
     """
-    if name == "deltaedit":
+    if name == DELTAEDIT:
         return DeltaEdit(editor)
     if std is None:
         if editor.parts.store is None:

@@ -60,10 +60,15 @@ class StorePictures:
         return [to_square(picture, TILE) for picture in pictures]
 
     def source(self, key: str) -> np.ndarray | None:
-        """The source image of a key, if it is still where it was."""
+        """The source image of a key as a tile, if it is still where it was."""
+        picture = self.original(key)
+        return None if picture is None else to_square(picture, TILE)
+
+    def original(self, key: str) -> np.ndarray | None:
+        """The source image of a key, [H, W, 3] uint8 of its own size, if it is still there."""
         for item in self._places(key):
             try:
-                return to_square(decode_image(read_image_bytes(item)), TILE)
+                return decode_image(read_image_bytes(item))
             except (ImageError, SourceError):
                 continue
         return None

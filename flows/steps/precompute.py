@@ -151,7 +151,7 @@ def precompute(
             warn_of_changes(plan)
             store.record_scan(plan.rejects, plan.duplicates, plan.num_pending - plan.num_retries)
             write_origin(store, config, facts.origin)
-            with RunStatus(store, plan, place) as status:
+            with RunStatus(store, plan, place, watch) as status:
                 for outcome in place.make(store, plan.shards):
                     status.take(outcome)
                     on_progress(status.inputs_done, plan.num_pending)

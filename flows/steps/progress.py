@@ -35,6 +35,11 @@ class Stopwatch:
             for stage, spent in seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
 
+    def read(self) -> dict[str, float]:
+        """The times until now."""
+        with self._lock:
+            return dict(self.seconds)
+
     def take(self) -> dict[str, float]:
         """The times since the last call, to be sent to another watch."""
         with self._lock:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flows.cluster.outcomes import Outcome, ShardDone
+from flows.steps.progress import Stopwatch
 from flows.steps.workplace import Workplace
 from stores.atomic import make_folder, write_atomic
 from stores.errors import StoreError
@@ -38,8 +39,9 @@ RUNNING, DONE, INCOMPLETE, STOPPED = "running", "done", "incomplete", "stopped"
 class RunStatus:
     """Counts the outcomes of a run and writes them down until the block ends."""
 
-    def __init__(self, store: Store, plan: Plan, place: Workplace) -> None:
+    def __init__(self, store: Store, plan: Plan, place: Workplace, watch: Stopwatch) -> None:
         self._path, self._plan, self._place = store.layout.run_status, plan, place
+        self._watch = watch
         self._begin = time.monotonic()
         self._started = datetime.now(UTC)
         self._end = threading.Event()
@@ -112,6 +114,7 @@ class RunStatus:
                 "rejects": self.rejects,
             },
             "images_per_s": round(rate, 2),
+            "stage_seconds": {stage: round(s, 2) for stage, s in self._watch.read().items()},
             "seconds_left": round(left / rate) if rate and state == RUNNING else None,
             "in_work": [
                 asdict(work) | {"seconds": round(work.seconds, 1)} for work in self._place.in_work

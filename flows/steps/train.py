@@ -18,7 +18,7 @@ from flows.steps.pairs import graph_for
 from flows.steps.run_log import RunLog, Unwritten
 from flows.steps.splits import eval_rows, train_rows
 from pipeline.errors import CheckpointError
-from pipeline.pictures import loss_curve
+from pipeline.plots import loss_curve
 from pipeline.training import (
     CHECKPOINT_NAME,
     MAPPER_NAME,

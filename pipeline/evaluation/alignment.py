@@ -38,7 +38,7 @@ def alignment(image: Floats, text: Floats) -> Alignment:
         text: [N, C] float32, row i paired with image row i.
 
     Raises:
-        ShapeError: the two differ in shape, or are empty.
+        ShapeError: the two differ in shape, are empty, or have a row without a direction.
     """
     assert_shape(image, (None, None), "image")
     assert_shape(text, image.shape, "text")
@@ -48,8 +48,7 @@ def alignment(image: Floats, text: Floats) -> Alignment:
     axis = image_mean - text_mean
     halfway = (image_mean + text_mean) @ axis / 2
     own_side = np.concatenate([image @ axis > halfway, text @ axis <= halfway])
-    image_units = image / np.linalg.norm(image, axis=1, keepdims=True)
-    text_units = text / np.linalg.norm(text, axis=1, keepdims=True)
+    image_units, text_units = _units(image, "image"), _units(text, "text")
     return Alignment(
         paired_cosine=float(np.vecdot(image_units, text_units).mean()),
         modality_gap=float(np.linalg.norm(axis)),
@@ -82,6 +81,14 @@ def tsne(image: Floats, text: Floats, *, seed: int = 0) -> Floats:
     perplexity = min(TSNE_PERPLEXITY, (len(rows) - 1) / 3)
     points = TSNE(init="pca", perplexity=perplexity, random_state=seed).fit_transform(rows)
     return points.astype(np.float32)
+
+
+def _units(rows: Floats, name: str) -> np.ndarray:
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if not lengths.all():
+        row = int(lengths.argmin())
+        raise ShapeError(f"{name} row {row} has length 0, so no direction: leave it out")
+    return rows / lengths
 
 
 def _recall_at_1(image_units: np.ndarray, text_units: np.ndarray) -> float:

@@ -15,7 +15,7 @@ from flows.models import ModelOptions
 from flows.steps.avatars import write_avatars
 from flows.steps.precompute import PrecomputeConfig, precompute
 from flows.steps.train import TrainRun, train
-from pipeline.pictures import loss_curve
+from pipeline.plots import loss_curve
 from pipeline.training import TrainConfig
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(7200)]

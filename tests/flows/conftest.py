@@ -5,9 +5,13 @@ run the program's own entry point: arguments, signals, output and exit codes are
 """
 
 import os
+import shutil
+import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -116,3 +120,42 @@ SMALL_SHARDS = ("--models", "avatar", "--shard-rows", "16", "--batch-size", "16"
 def small_shards() -> tuple[str, ...]:
     """Options of precompute that make many commits out of few images."""
     return SMALL_SHARDS
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """Real Chromium without a window: `chromium(page, width, *options)` gives its output."""
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    profile = tmp_path_factory.mktemp("chromium")
+    fixed = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
+             "--disable-background-networking", f"--user-data-dir={profile}"]  # fmt: skip
+
+    def browse(page: Path, width: int, *options: str, height: int = 2400) -> str:
+        command = [program, *fixed, f"--window-size={width},{height}", *options, page.as_uri()]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return ended.stdout
+
+    return browse
+
+
+@pytest.fixture
+def asked():
+    """A server on a free port, and the paths that it was asked for."""
+    paths = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            paths.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_):
+            """Nothing on standard error."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}", paths
+        server.shutdown()
+        thread.join()

@@ -1,13 +1,9 @@
 """Pictures for people: sizes, contents, refusals."""
 
-import io
-
 import numpy as np
 import pytest
-from PIL import Image
 
-from pipeline.errors import ShapeError
-from pipeline.pictures import PAPER, label_grid, loss_curve, scatter
+from pipeline.pictures import PAPER, label_grid, mosaic
 
 BLUE = (0, 0, 255)
 
@@ -18,10 +14,6 @@ def solid(colour=BLUE, side=32) -> np.ndarray:
 
 def is_paper(pixels: np.ndarray) -> bool:
     return bool((pixels == PAPER).all())
-
-
-def opened(png: bytes) -> np.ndarray:
-    return np.array(Image.open(io.BytesIO(png)).convert("RGB"))
 
 
 def test_sheet_shows_every_picture_at_its_scale():
@@ -73,28 +65,10 @@ def test_counts_that_do_not_match_are_refused(rows, row_labels, column_labels, c
         label_grid(rows, row_labels=row_labels, column_labels=column_labels, captions=captions)
 
 
-def test_loss_curve_draws_each_series_and_its_baseline():
-    steps = np.arange(1, 50)
-    one = loss_curve(steps, {"mse": 10 / steps}, baseline={}, title="losses")
-    two = loss_curve(steps, {"mse": 10 / steps}, baseline={"mse": 4.0}, title="losses")
-    assert opened(one).shape == opened(two).shape
-    assert (opened(one) != opened(two)).any()
-
-
-def test_loss_curve_takes_gaps_and_dollar_signs():
-    png = loss_curve([0, 1, 2], {"a_b": [1.0, np.nan, 2.0]}, baseline={}, title="costs $5 and $6")
-    assert not is_paper(opened(png))
-
-
-def test_scatter_colours_groups_apart():
-    points = np.random.default_rng(0).standard_normal((100, 2)).astype(np.float32)
-    groups = np.repeat([0, 1], 50)
-    picture = opened(scatter(points, groups, title="CLIP space", labels=["image", "text"]))
-    vivid = picture[picture.max(axis=2) - picture.min(axis=2) > 100]
-    assert (vivid[:, 2] > vivid[:, 0]).any()
-    assert (vivid[:, 0] > vivid[:, 2]).any()
-
-
-def test_scatter_refuses_points_that_are_not_in_the_plane():
-    with pytest.raises(ShapeError, match="points"):
-        scatter(np.zeros((5, 3), np.float32), np.zeros(5, int), title="", labels=["a"])
+def test_a_mosaic_has_every_tile_in_its_cell_and_white_elsewhere():
+    red, blue = solid((255, 0, 0), 4), solid(BLUE, 4)
+    sheet = mosaic([red, blue], np.array([[1, 0], [0, 2]]))
+    assert sheet.shape == (8, 12, 3)
+    assert (sheet[4:, :4] == red).all()
+    assert (sheet[:4, 8:] == blue).all()
+    assert is_paper(sheet[:4, :8])

@@ -61,3 +61,11 @@ def test_tsne_separates_two_clusters_and_repeats():
     centres = points[:20].mean(axis=0), points[20:].mean(axis=0)
     near = np.linalg.norm(points[:20] - centres[0], axis=1).mean()
     assert np.linalg.norm(centres[0] - centres[1]) > 2 * near
+
+
+def test_a_row_without_direction_is_refused_not_averaged():
+    rows = np.eye(3, dtype=np.float32)
+    still = rows.copy()
+    still[1] = 0.0
+    with pytest.raises(ShapeError, match="text row 1 has length 0"):
+        alignment(rows, still)
