@@ -10,7 +10,7 @@ from stores.checksum import sha256_file
 from stores.contents import is_store, leftovers, read_contents
 from stores.errors import FingerprintMismatchError, SchemaMismatchError, StoreError
 from stores.layout import Layout, manifest_path
-from stores.lock import exclusive
+from stores.lock import driving, exclusive, is_latest
 from stores.manifest import Header, Manifest, ShardEntry, parse_entry
 from stores.places import StorePath, store_path
 from stores.records import DUPLICATE, Duplicate, Input, Reject, rejects_to_bytes
@@ -29,6 +29,7 @@ class Store:
         layout: Its file names.
         header: Its name, schema, fingerprints and split.
         manifest: What was committed when it was opened, or last consolidated or refreshed.
+        driver: The token with which shards are committed; None where it never was locked.
     """
 
     def __init__(self, path: StorePath, manifest: Manifest) -> None:
@@ -36,6 +37,7 @@ class Store:
         self.header = manifest.header
         self.layout = Layout(path, manifest.header.name, manifest.header.shard_format)
         self.manifest = manifest
+        self.driver: str | None = None
 
     @classmethod
     def create(
@@ -161,12 +163,13 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Be the store's one driver for the length of a `with` block.
 
-        A new driver removes the temporary files that killed runs left.
+        A new driver removes the temporary files that killed runs left. What their workers still
+        have in work is refused when they commit it.
 
         Raises:
             StoreBusyError: Another run is; the message names its host and process.
         """
-        with exclusive(self.layout.driver_lock, wait=False):
+        with driving(self.layout.driver_lock, self.layout.commit_lock) as self.driver:
             for leftover in leftovers(self.layout):
                 _log.info("removing %s, left by a killed run", leftover)
                 leftover.unlink(missing_ok=True)
@@ -183,6 +186,19 @@ class Store:
             return parse_entry(path.read_bytes(), path)
         except FileNotFoundError:
             return None
+
+    def check_driver(self, number: int) -> None:
+        """Refuse to commit what was planned before another run began to drive the store.
+
+        Raises:
+            StoreError: That is so of shard `number`.
+        """
+        if self.driver is not None and not is_latest(self.layout.driver_lock, self.driver):
+            raise StoreError(
+                f"shard {number} of {self.path} was planned by a run that drives the store no "
+                "longer, so it is dropped. Nothing is lost: the run that does, or the next one, "
+                "makes what is left."
+            )
 
     def refresh(self) -> Manifest:
         """Notice what other processes committed since; also kept as `manifest`."""
