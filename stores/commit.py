@@ -83,6 +83,7 @@ def commit_objects(
         OutOfSpaceError: There is no room; nothing is left but files without a mark.
         ObjectStoreError: The object store cannot be reached, or refuses.
         ShardCorruptError: Two writers of different rows collided (docs/object-stores.md).
+        StoreError: Another run drives the store since the shard was planned.
     """
     mark = store.layout.entry(entry.number)
     assert isinstance(mark, ObjectPath), "a folder has locks and renames"
@@ -90,6 +91,7 @@ def commit_objects(
         committed = store.committed(entry.number)
         if committed is not None:
             return committed
+        store.check_driver(entry.number)
         contested, begin = _stake_all(_claims(store, entry, files))
         if contested is not None:
             committed = _await_mark(store, entry.number, patience_s)
@@ -99,6 +101,7 @@ def commit_objects(
             contested.unlink(missing_ok=True)
         elif time.monotonic() - begin < patience_s / 2:  # else this process slept: look again
             break
+    store.check_driver(entry.number)
     try:
         mark.create(entry.to_bytes())
     except FileExistsError:

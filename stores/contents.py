@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from stores.atomic import TEMPORARY_SUFFIX
 from stores.cache import local_file
-from stores.errors import ManifestError, ShardCorruptError
+from stores.errors import ManifestError, ShardCorruptError, StoreError
 from stores.formats.registry import shard_format
 from stores.layout import SHARD_SUFFIXES, Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
@@ -59,6 +59,36 @@ def leftovers(layout: Layout) -> Iterator[StorePath]:
         return
     for folder in (layout.root, *layout.folders):
         yield from folder.glob(f".*{TEMPORARY_SUFFIX}")
+
+
+def refuse_foreign_files(layout: Layout) -> None:
+    """See that a new store may be made here.
+
+    A folder that a killed attempt left half made is fine; one with a user's files is not.
+
+    Raises:
+        StoreError: It is not, or there is a file in place of the folder.
+    """
+    root = layout.root
+    if not root.exists():
+        return
+    if not root.is_dir():
+        raise StoreError(f"{root} is a file; a store is a folder. Give another path.")
+    if any(layout.shard(0).parent.glob("[!.]*")):
+        raise StoreError(
+            f"{root} holds shards but neither a manifest nor commit marks, so a new store would "
+            "write over them. Run `deltaedit store repair` on it, or give another folder."
+        )
+    own = {folder.name for folder in layout.folders}
+    own |= {layout.commit_lock.name, layout.driver_lock.name, manifest_path(root).name}
+    own.add(layout.quarantine.name)
+    foreign = [name for name in (p.name for p in root.iterdir()) if name not in own]
+    foreign = [name for name in foreign if not name.startswith(".")]
+    if foreign:
+        raise StoreError(
+            f"{root} is not a store and is not empty (it has {min(foreign)!r}); "
+            "give a new or an empty folder"
+        )
 
 
 def _header_of_shards(root: StorePath) -> Header | None:

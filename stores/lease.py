@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def leased(prefix: ObjectPath, *, wait: bool, expire_s: float = EXPIRE_S) -> Iterator[None]:
-    """Hold the lease `prefix` for the length of the block.
+def leased(prefix: ObjectPath, *, wait: bool, expire_s: float = EXPIRE_S) -> Iterator[str]:
+    """Hold the lease `prefix` for the length of the block, which gets its object's name.
 
     Args:
         prefix: Where the contenders' objects are.
@@ -52,7 +52,7 @@ def leased(prefix: ObjectPath, *, wait: bool, expire_s: float = EXPIRE_S) -> Ite
         _take(mine, prefix, wait=wait, expire_s=expire_s)
         _check_exclusive_creation(mine.path)
         with mine.renewed():
-            yield
+            yield mine.path.name
     finally:
         mine.give_back()
 
@@ -95,8 +95,8 @@ class _Lease:
             try:
                 if not self.path.exists():
                     _log.warning(
-                        "%s was taken over: this process was silent for too long. Shards are still "
-                        "committed once each; another run now plans and lists them.",
+                        "%s was taken over: this process was silent for too long. Another run may "
+                        "plan now, and what this one had in work will be refused.",
                         self.path,
                     )
                     return

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from stores.atomic import make_folder, write_atomic
 from stores.checksum import sha256_file
-from stores.contents import is_store, leftovers, read_contents
+from stores.contents import is_store, leftovers, read_contents, refuse_foreign_files
 from stores.errors import FingerprintMismatchError, SchemaMismatchError, StoreError
 from stores.layout import Layout, manifest_path
-from stores.lock import exclusive
+from stores.lock import driving, exclusive, is_latest
 from stores.manifest import Header, Manifest, ShardEntry, parse_entry
 from stores.places import StorePath, store_path
 from stores.records import DUPLICATE, Duplicate, Input, Reject, rejects_to_bytes
@@ -29,6 +29,7 @@ class Store:
         layout: Its file names.
         header: Its name, schema, fingerprints and split.
         manifest: What was committed when it was opened, or last consolidated or refreshed.
+        driver: The token with which shards are committed; None where it never was locked.
     """
 
     def __init__(self, path: StorePath, manifest: Manifest) -> None:
@@ -36,6 +37,7 @@ class Store:
         self.header = manifest.header
         self.layout = Layout(path, manifest.header.name, manifest.header.shard_format)
         self.manifest = manifest
+        self.driver: str | None = None
 
     @classmethod
     def create(
@@ -71,7 +73,7 @@ class Store:
             shard_format=shard_format,
         )
         layout = Layout(root, header.name, shard_format)
-        _refuse_foreign_files(root, layout)
+        refuse_foreign_files(layout)
         for folder in layout.folders:
             make_folder(folder)
         with exclusive(layout.commit_lock, wait=True):
@@ -161,12 +163,13 @@ class Store:
     def lock(self) -> Iterator[None]:
         """Be the store's one driver for the length of a `with` block.
 
-        A new driver removes the temporary files that killed runs left.
+        A new driver removes the temporary files that killed runs left. What their workers still
+        have in work is refused when they commit it.
 
         Raises:
             StoreBusyError: Another run is; the message names its host and process.
         """
-        with exclusive(self.layout.driver_lock, wait=False):
+        with driving(self.layout.driver_lock, self.layout.commit_lock) as self.driver:
             for leftover in leftovers(self.layout):
                 _log.info("removing %s, left by a killed run", leftover)
                 leftover.unlink(missing_ok=True)
@@ -183,6 +186,19 @@ class Store:
             return parse_entry(path.read_bytes(), path)
         except FileNotFoundError:
             return None
+
+    def check_driver(self, number: int) -> None:
+        """Refuse to commit what was planned before another run began to drive the store.
+
+        Raises:
+            StoreError: That is so of shard `number`.
+        """
+        if self.driver is not None and not is_latest(self.layout.driver_lock, self.driver):
+            raise StoreError(
+                f"shard {number} of {self.path} was planned by a run that drives the store no "
+                "longer, so it is dropped. Nothing is lost: the run that does, or the next one, "
+                "makes what is left."
+            )
 
     def refresh(self) -> Manifest:
         """Notice what other processes committed since; also kept as `manifest`."""
@@ -257,16 +273,6 @@ class Store:
         """The inputs of a committed shard that gave no row."""
         return read_reject_lines(self.layout.rejects(number))
 
-    def row_keys(self, number: int) -> set[str]:
-        """The keys of a shard's rows by its lists: known without reading the rows.
-
-        Raises:
-            ManifestError: A list is missing or cannot be read.
-        """
-        entry = self.manifest.shards[number]
-        rejects = self.read_rejects(number) if entry.rejects else []
-        return {item.key for item in self.read_inputs(number)} - {item.key for item in rejects}
-
     def rejects(self) -> Iterator[Reject]:
         """Every reject and duplicate on record, those of the listing first."""
         yield from read_reject_lines(self.layout.scan)
@@ -288,26 +294,3 @@ def _compare_fingerprints(store: Store, expected: Mapping[str, str]) -> None:
         f"{store.path} was made by other models or settings ({differences}). Values of two kinds "
         "never mix in one store: give the models and settings it was made with, or another store."
     )
-
-
-def _refuse_foreign_files(root: StorePath, layout: Layout) -> None:
-    """A folder that a killed `create` left half made is fine; one with a user's files is not."""
-    if not root.exists():
-        return
-    if not root.is_dir():
-        raise StoreError(f"{root} is a file; a store is a folder. Give another path.")
-    if any(layout.shard(0).parent.glob("[!.]*")):
-        raise StoreError(
-            f"{root} holds shards but neither a manifest nor commit marks, so a new store would "
-            "write over them. Run `deltaedit store repair` on it, or give another folder."
-        )
-    own = {folder.name for folder in layout.folders}
-    own |= {layout.commit_lock.name, layout.driver_lock.name, manifest_path(root).name}
-    own.add(layout.quarantine.name)
-    foreign = [name for name in (p.name for p in root.iterdir()) if name not in own]
-    foreign = [name for name in foreign if not name.startswith(".")]
-    if foreign:
-        raise StoreError(
-            f"{root} is not a store and is not empty (it has {min(foreign)!r}); "
-            "give a new or an empty folder"
-        )

@@ -118,8 +118,8 @@ class ShardWriter:
         writer's rows are dropped. On an object store the order is that of `stores.commit`.
 
         Raises:
-            StoreError: Inputs are left without row or reject, or the shard was committed from
-                other inputs.
+            StoreError: Inputs are left without row or reject, the shard was committed from other
+                inputs, or another run drives the store since it was planned.
             OutOfSpaceError: There is no room; nothing is left behind.
         """
         self._check_complete()
@@ -151,6 +151,7 @@ class ShardWriter:
                 committed = self._store.committed(number)
                 if committed is not None:
                     return self._same_inputs(committed, entry)
+                self._store.check_driver(number)
                 self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
                 publish(mark, layout.entry(number))
         return entry

@@ -1,5 +1,6 @@
 """What runs in a worker process: one block of shards at a time, reporting each as it is done."""
 
+import logging
 import os
 import threading
 import time
@@ -14,6 +15,8 @@ from distributed.core import Status
 from distributed.protocol.pickle import dumps, loads
 
 from flows.cluster.outcomes import Record
+
+log = logging.getLogger("deltaedit")
 
 STARTED = "started"
 DONE = "done"
@@ -85,6 +88,8 @@ def run_block(packed: bytes, topic: str) -> BlockReport:
                     if not _is_wanted(worker, key):
                         break
         except Exception as error:  # noqa: BLE001 - becomes the reason of the failed shard
+            # The driver may be gone; then this worker's log is the only one to have it.
+            log.warning("shards %s: %s", [s.number for s in shards], _reason(error))
             return BlockReport(worker=worker.address, records=records, error=_reason(error))
     return BlockReport(worker=worker.address, records=records)
 

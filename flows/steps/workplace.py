@@ -220,6 +220,7 @@ class _OnCluster:
         from flows.cluster.shards import ShardLoop
 
         header_only = Store(store.path.absolute(), Manifest(header=store.header, shards={}))
+        header_only.driver = store.driver
         self._loop = ShardLoop(self._connection, replace(self._job, store=header_only))
         for outcome in self._loop.run(shards):
             if isinstance(outcome, ShardDone):

@@ -106,6 +106,10 @@ class Cluster:
     def log(self) -> Path:
         return self.folder / "cluster.log"
 
+    def wait_until_logged(self, text: str) -> None:
+        """Until the scheduler or a worker has written that."""
+        wait_until(lambda: text in self.log.read_text())
+
     def opened(self) -> list[tuple[float, str]]:
         """Time and name of each image that a worker opened."""
         files = self.folder.glob("opened-*")

@@ -6,12 +6,15 @@ once, and no worker opened an image of a shard after that shard was committed.
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 
+from stores.reader import StoreReader
 from stores.store import Store
+from stores.verify import verify_store
 
 NUM_SHARDS = 12
 VICTIM = "avatar-000042.png"
@@ -25,6 +28,18 @@ FAIL_ALWAYS = f"""
 if name == {VICTIM!r}:
     raise RuntimeError("this image is cursed")
 """
+HOLD = """
+if name == "avatar-000003.png" and first:
+    open(flag, "w").close()
+    while not os.path.exists(flag + "-go"):
+        time.sleep(0.01)
+"""
+"""A worker that stays in the middle of the first shard until it is let go."""
+HOLD_ALL = """
+while not os.path.exists(flag + "-all"):
+    time.sleep(0.01)
+"""
+"""A worker that opens no image until it is let go."""
 SOON = "import dask\ndask.config.set({'distributed.comm.timeouts.connect': '2s'})"
 """A driver that gives a lost scheduler up soon."""
 HEARTBEATS = "import dask\ndask.config.set({'distributed.scheduler.worker-ttl': '1s'})"
@@ -44,9 +59,12 @@ def summary(run) -> dict:
 @pytest.fixture
 def driver(cluster, start, arguments):
     """Start a driver of the cluster."""
-    return lambda **options: start(
-        *arguments, "--cluster", cluster.scheduler_file, "--json", **options
-    )
+
+    def start_driver(source=arguments[1], **options):
+        given = (arguments[0], source, *arguments[2:], "--cluster", cluster.scheduler_file)
+        return start(*given, "--json", **options)
+
+    return start_driver
 
 
 @pytest.fixture
@@ -85,6 +103,35 @@ def test_a_driver_that_is_killed_loses_nothing_and_its_successor_makes_the_rest(
     # Between the two listings the workers may have committed what they had in work.
     assert NUM_SHARDS - kept - 2 <= made <= NUM_SHARDS - kept
     assert_whole()
+
+
+def test_what_a_worker_of_a_killed_driver_has_in_work_does_not_mix_with_changed_sources(
+    cluster, driver, store, faces, tmp_path, call
+):
+    source, more = tmp_path / "faces", tmp_path / "more"
+    shutil.copytree(faces, source)
+    cluster.start(1, on_open=HOLD)
+    first = driver(source)
+    first.wait_until((cluster.folder / "flag").exists)
+    first.process.kill()
+    first.wait()
+    assert num_commits(store) == 0
+    # What is new sorts first, so every number from here on has other inputs.
+    call("avatars", more, "--count", 3, "--seed", 6)
+    for image in more.glob("*.png"):
+        shutil.copy(image, source / f"a-{image.name}")
+    cluster.add_worker(on_open=HOLD_ALL)
+    second = driver(source)
+    second.wait_until(lambda: f'"pid": {second.process.pid}' in (store / "driver.lock").read_text())
+    (cluster.folder / "flag-go").touch()
+    cluster.wait_until_logged("drives the store no longer")
+    (cluster.folder / "flag-all").touch()
+    assert second.wait() == 0, second.err
+    told = summary(second)
+    assert (told["rows"], told["images_made"], told["shards_failed"]) == (99, 99, 0)
+    reader = StoreReader(store)
+    assert len(set(reader.keys)) == len(reader) == 99
+    assert verify_store(store, full=True) == []
 
 
 def test_a_shard_that_always_fails_is_tried_three_times_and_the_others_are_made(
