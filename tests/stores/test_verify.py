@@ -108,7 +108,8 @@ def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(run, 
     rows = {name: np.array(column) for name, column in columns.items()}
     rows["s"][0, 0, 0] = float("nan")
     header = store.header.to_json() | {"fingerprints": {"clip": "c0ffe3"}}
-    shards.write_shard(path / file, keys, rows, schema, header)
+    with (path / file).open("wb") as forged:
+        shards.write_shard(forged, keys, rows, schema, header)
     found = _found(path, full=True)
     assert (file, "digest") in found or (file, "size") in found
     Store.open(path).layout.entry(1).write_bytes(_entry_of(path, 1))
