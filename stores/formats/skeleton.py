@@ -96,11 +96,12 @@ def write_file(
         OSError: The disk is full, or the file cannot be written.
     """
     place = 0
-    for offset, data in sorted(_rows(offsets, columns), key=itemgetter(0)):
-        file.write(_structure(skeleton, place, offset))
-        file.write(data)
+    blocks = sorted(_rows(offsets, columns), key=itemgetter(0))
+    for offset, data in (*blocks, (skeleton.size_bytes, b"")):
+        for piece in (_structure(skeleton, place, offset), data):
+            if piece:  # a write of nothing would wait for what is being written
+                file.write(piece)
         place = offset + len(data)
-    file.write(_structure(skeleton, place, skeleton.size_bytes))
 
 
 def _structure(skeleton: Skeleton, begin: int, end: int) -> bytes:
