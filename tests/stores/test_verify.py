@@ -1,5 +1,4 @@
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -128,7 +127,7 @@ def _entry_of(path, number: int) -> bytes:
     store = Store.open(path)
     entry, data = store.manifest.shards[number], store.layout.shard(number).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    return replace(entry, size_bytes=len(data), sha256=digest).to_bytes()
+    return entry._replace(size_bytes=len(data), sha256=digest).to_bytes()
 
 
 def test_a_key_in_two_shards_is_found(run, path):
@@ -193,7 +192,7 @@ def test_a_list_that_was_forged_with_its_mark_is_found(run, path):
     store = Store.open(path)
     for number, data in ((1, b"no list"), (2, store.layout.inputs(0).read_bytes())):
         store.layout.inputs(number).write_bytes(data)
-        entry = replace(store.manifest.shards[number], inputs_sha256=sha256_bytes(data))
+        entry = store.manifest.shards[number]._replace(inputs_sha256=sha256_bytes(data))
         store.layout.entry(number).write_bytes(entry.to_bytes())
     (path / "manifest.json").unlink()
     store.consolidate()
