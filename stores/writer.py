@@ -24,8 +24,8 @@ from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
 
-_NUM_THREADS = 4
-"""What one commit writes, syncs and hashes at once; a disk takes several syncs as one."""
+_NUM_SYNCS = 3
+"""Small files and folders of one commit that are synced at once; a disk takes them as one."""
 
 
 class ShardWriter:
@@ -129,16 +129,15 @@ class ShardWriter:
         keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
         with (
-            ThreadPoolExecutor(_NUM_THREADS) as pool,
             staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard,
-            DigestedFile(shard, pool) as file,
+            DigestedFile(shard) as file,
         ):
             write_shard = shard_format(header.shard_format).write_shard
             write_shard(file, keys, self._rows(), header.schema, header.to_json())
             if isinstance(self._store.path, ObjectPath):
                 return self._commit_to_objects(shard, file)
             file.begin_sync()
-            return self._commit_to_folder(shard, file, pool)
+            return self._commit_to_folder(shard, file)
 
     def _commit_to_objects(self, shard: Path, file: DigestedFile) -> ShardEntry:
         files = ShardFiles(shard, *self._lists())
@@ -146,12 +145,12 @@ class ShardWriter:
         entry = self._account(files, file.sha256())
         return self._same_inputs(commit_objects(self._store, entry, files), entry)
 
-    def _commit_to_folder(self, shard: Path, file: DigestedFile, pool: Executor) -> ShardEntry:
+    def _commit_to_folder(self, shard: Path, file: DigestedFile) -> ShardEntry:
         """The order of `commit`; what needs none is made, synced and hashed side by side."""
         layout, number = self._store.layout, self._plan.number
         files = ShardFiles(shard, *self._lists())
         file.wait_written()  # a full disk shows here, under the name of the shard
-        with ExitStack() as lists:
+        with ExitStack() as lists, ThreadPoolExecutor(_NUM_SYNCS) as pool:
             data = {layout.inputs(number): files.inputs, layout.rejects(number): files.rejects}
             written = {p: lists.enter_context(_written(p, data[p])) for p in data if data[p]}
             mark = lists.enter_context(staged(layout.entry(number)))

@@ -99,7 +99,7 @@ def write_file(
     blocks = sorted(_rows(offsets, columns), key=itemgetter(0))
     for offset, data in (*blocks, (skeleton.size_bytes, b"")):
         for piece in (_structure(skeleton, place, offset), data):
-            if piece:  # a write of nothing would wait for what is being written
+            if piece:  # a write of nothing could wait for what is being written
                 file.write(piece)
         place = offset + len(data)
 

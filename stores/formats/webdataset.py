@@ -18,7 +18,7 @@ from urllib.parse import quote_from_bytes
 
 import numpy as np
 
-from stores.digested import Sink
+from stores.digested import NUM_BUFFERS, Sink
 from stores.errors import SchemaMismatchError, ShardCorruptError
 from stores.formats.common import (
     VERSION,
@@ -172,11 +172,11 @@ def _blocks(
 ) -> Iterator[memoryview]:
     """The rows' bytes, some rows at a time: made from one row that all are alike but for values.
 
-    There are two buffers in turns, since a block is still read while the next one is made.
+    Buffers take turns, since a block is still read while the next ones are made.
     """
     template = _template(schema, members, row_bytes)
     num_rows = max(1, _BUFFER_BYTES // row_bytes)
-    buffers = cycle([np.tile(template, (min(num_rows, len(names)), 1)) for _ in range(2)])
+    buffers = cycle([np.tile(template, (min(num_rows, len(names)), 1)) for _ in range(NUM_BUFFERS)])
     for start in range(0, len(names), num_rows):
         end = min(start + num_rows, len(names))
         block = next(buffers)[: end - start]

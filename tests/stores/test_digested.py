@@ -1,25 +1,20 @@
 import hashlib
+import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
 from pathlib import Path
 
 import pytest
 
-from stores.digested import DigestedFile
+from stores.digested import NUM_BUFFERS, DigestedFile
 
 
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
-
-
-def test_the_digest_is_that_of_the_file_and_buffers_may_be_used_in_turns(tmp_path, pool):
-    buffers = [bytearray(100_000), bytearray(100_000)]
+def test_the_digest_is_that_of_the_file_and_buffers_may_be_used_in_turns(tmp_path):
+    buffers = [bytearray(100_000) for _ in range(NUM_BUFFERS)]
     expected = b""
-    with DigestedFile(tmp_path / "a", pool) as file:
+    with DigestedFile(tmp_path / "a") as file:
         for turn in range(50):
-            buffer = buffers[turn % 2]
+            buffer = buffers[turn % NUM_BUFFERS]
             buffer[:] = bytes([turn]) * len(buffer)
             expected += bytes(buffer)
             assert file.write(memoryview(buffer)) == len(buffer)
@@ -30,17 +25,18 @@ def test_the_digest_is_that_of_the_file_and_buffers_may_be_used_in_turns(tmp_pat
     assert (tmp_path / "a").read_bytes() == expected
 
 
-def test_an_empty_file_has_the_digest_of_nothing(tmp_path, pool):
-    with DigestedFile(tmp_path / "a", pool) as file:
+def test_an_empty_file_has_the_digest_of_nothing(tmp_path):
+    with DigestedFile(tmp_path / "a") as file:
         file.begin_sync()
         file.wait_synced()
         assert file.sha256() == hashlib.sha256(b"").hexdigest()
     assert (tmp_path / "a").read_bytes() == b""
 
 
-def test_a_disk_without_room_is_an_error_of_the_next_call_and_of_the_sync(pool):
-    with DigestedFile(Path("/dev/full"), pool) as file:
-        file.write(b"x" * 100)
+def test_a_disk_without_room_is_an_error_of_a_later_write_and_of_the_sync():
+    with DigestedFile(Path("/dev/full")) as file:
+        for _ in range(NUM_BUFFERS - 1):
+            file.write(b"x" * 100)
         with pytest.raises(OSError, match="No space left"):
             file.write(b"y")
         file.begin_sync()
@@ -50,11 +46,19 @@ def test_a_disk_without_room_is_an_error_of_the_next_call_and_of_the_sync(pool):
             file.wait_synced()
 
 
-def test_leaving_the_block_waits_for_what_is_under_way(tmp_path, pool):
-    free = threading.Event()
-    for _ in range(2):
-        pool.submit(free.wait)  # the threads are busy
-    threading.Timer(0.2, free.set).start()
-    with DigestedFile(tmp_path / "a", pool) as file:
-        file.write(b"x" * 100)
-    assert (tmp_path / "a").read_bytes() == b"x" * 100
+def test_leaving_the_block_waits_for_what_is_under_way(tmp_path):
+    os.mkfifo(tmp_path / "slow")
+    data = os.urandom(1_000_000)  # more than a pipe holds
+    read: list[bytes] = []
+
+    def read_slowly() -> None:
+        with (tmp_path / "slow").open("rb") as pipe:
+            time.sleep(0.2)
+            read.append(pipe.read())
+
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
+    with DigestedFile(tmp_path / "slow") as file:
+        file.write(data)
+    reader.join()
+    assert read == [data]
