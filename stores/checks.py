@@ -15,11 +15,8 @@ from stores.formats.registry import format_of
 from stores.manifest import ShardEntry
 from stores.places import StorePath, name_below
 from stores.records import keys_of_lines
-from stores.schema import KEY, Schema
+from stores.schema import KEY, Schema, all_finite
 from stores.store import Store
-
-_BLOCK_VALUES = 2**18
-"""Values looked at together: few enough to stay in a processor's cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,17 +210,10 @@ def _bad_columns(
 def _bad_values(column: np.ndarray, *, is_direction: bool) -> Iterator[str]:
     if column.dtype.kind != "f":
         return
-    if len(column) and not _all_finite(column.reshape(len(column), -1)):
+    if not all_finite(column):
         yield "NaN or infinite values"
     elif is_direction and len(column):
         rows = column.reshape(len(column), -1).astype(np.float32, copy=False)
         num_zero = len(rows) - np.count_nonzero(np.einsum("nc,nc->n", rows, rows))
         if num_zero:
             yield f"{num_zero} rows of length 0, which have no direction"
-
-
-def _all_finite(rows: np.ndarray) -> bool:
-    """Whether there is neither NaN nor infinity in [N, K] floating-point values."""
-    num_rows = max(1, _BLOCK_VALUES // rows.shape[1])
-    starts = range(0, len(rows), num_rows)
-    return all(np.isfinite(rows[start : start + num_rows]).all() for start in starts)

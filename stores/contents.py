@@ -13,7 +13,7 @@ from stores.errors import ManifestError, ShardCorruptError, StoreError
 from stores.formats.registry import shard_format
 from stores.layout import SHARD_SUFFIXES, Layout, manifest_path
 from stores.manifest import Header, Manifest, in_order, parse_entry, parse_manifest
-from stores.places import ObjectPath, StorePath, read_all
+from stores.places import ObjectPath, StorePath, names_in, read_all
 
 
 def read_contents(root: StorePath) -> Manifest:
@@ -37,13 +37,13 @@ def read_contents(root: StorePath) -> Manifest:
         manifest = Manifest(header=header, shards={})
     layout = Layout(root, manifest.header.name, manifest.header.shard_format)
     try:
-        names = [file.name for file in layout.entries.iterdir()]
+        names = set(names_in(layout.entries))
     except (FileNotFoundError, NotADirectoryError):
         return manifest
-    found = map(layout.number, names)
-    numbers = {number for number in found if number is not None}
-    kept = [entry for number, entry in manifest.shards.items() if number in numbers]
-    marks = [layout.entry(number) for number in sorted(numbers - manifest.shards.keys())]
+    listed = {f"{entry.name}.json": entry for entry in manifest.shards.values()}
+    kept = [entry for name, entry in listed.items() if name in names]
+    found = map(layout.number, names.difference(listed))
+    marks = [layout.entry(number) for number in sorted(n for n in found if n is not None)]
     added = [parse_entry(data, mark) for mark, data in zip(marks, read_all(marks), strict=True)]
     return replace(manifest, shards=in_order([*kept, *added]))
 

@@ -8,8 +8,9 @@ at once, and as the list in `manifest.json`, which one process rebuilds from the
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from operator import attrgetter, itemgetter
+from typing import Any, NamedTuple
 
 from stores.errors import ManifestError, SchemaMismatchError, StoreError
 from stores.layout import FORMAT, SHARD_SUFFIXES
@@ -78,8 +79,7 @@ class Header:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ShardEntry:
+class ShardEntry(NamedTuple):
     """One committed shard: the proof that its rows are whole, and what they came from."""
 
     name: str
@@ -92,29 +92,22 @@ class ShardEntry:
     """Inputs that gave no row."""
     inputs: int
     """Inputs it accounts for: `rows + rejects`."""
-    retries: int = 0
-    """How many of the inputs were rejects of an earlier shard, tried again."""
     size_bytes: int
     """Size of the shard's file; `bytes` in JSON."""
     sha256: str
     """Digest of the shard's file."""
     inputs_sha256: str
     """Digest of the file that lists its inputs."""
-    rejects_sha256: str | None = None
-    """Digest of the file that lists its rejects; None when there are none."""
-    listing_sha256: str | None = None
-    """Digest of its inputs as a listing knows them; None where that is `inputs_sha256`."""
     first_key: str
     """Smallest key among the inputs."""
     last_key: str
     """Largest key among the inputs."""
-
-    def __post_init__(self) -> None:
-        if self.rows + self.rejects != self.inputs or not 0 <= self.retries <= self.inputs:
-            raise ManifestError(
-                f"shard {self.number}: {self.rows} rows + {self.rejects} rejects do not account "
-                f"for {self.inputs} inputs ({self.retries} of them retried)"
-            )
+    retries: int = 0
+    """How many of the inputs were rejects of an earlier shard, tried again."""
+    rejects_sha256: str | None = None
+    """Digest of the file that lists its rejects; None when there are none."""
+    listing_sha256: str | None = None
+    """Digest of its inputs as a listing knows them; None where that is `inputs_sha256`."""
 
     @property
     def listing_digest(self) -> str:
@@ -123,21 +116,35 @@ class ShardEntry:
 
     def to_bytes(self) -> bytes:
         """One line of JSON: the commit mark, and the entry's line in the manifest."""
-        value = {key: getattr(self, name) for name, key in _ENTRY_KEYS}
+        value = dict(zip(_ENTRY_KEYS, _in_json_order(self), strict=True))
         if self.listing_sha256 is None:
             del value["listing_sha256"]
         return json.dumps(value).encode()
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ShardEntry":
-        """The inverse of `to_bytes` after JSON; members it does not know are left alone."""
-        required = {name: value[key] for name, key in _ENTRY_KEYS if name != "listing_sha256"}
-        return cls(**required, listing_sha256=value.get("listing_sha256"))
+        """The inverse of `to_bytes` after JSON; members it does not know are left alone.
+
+        Raises:
+            ManifestError: Its numbers contradict each other.
+        """
+        entry = cls._make((*_required(value), value.get("listing_sha256")))
+        if entry.rows + entry.rejects != entry.inputs or not 0 <= entry.retries <= entry.inputs:
+            raise ManifestError(
+                f"shard {entry.number}: {entry.rows} rows + {entry.rejects} rejects do not account "
+                f"for {entry.inputs} inputs ({entry.retries} of them retried)"
+            )
+        return entry
 
 
-_ENTRY_KEYS = tuple(
-    (field.name, "bytes" if field.name == "size_bytes" else field.name)
-    for field in fields(ShardEntry)
+_ENTRY_KEYS = (
+    *("name", "number", "rows", "rejects", "inputs", "retries", "bytes", "sha256"),
+    *("inputs_sha256", "rejects_sha256", "listing_sha256", "first_key", "last_key"),
+)
+"""Members of an entry in JSON, in their order there."""
+_in_json_order = attrgetter(*("size_bytes" if key == "bytes" else key for key in _ENTRY_KEYS))
+_required = itemgetter(
+    *("bytes" if name == "size_bytes" else name for name in ShardEntry._fields[:-1])
 )
 
 
@@ -262,7 +269,7 @@ def parse_entry(data: bytes, path: StorePath) -> ShardEntry:
 
 def in_order(entries: Iterable[ShardEntry]) -> dict[int, ShardEntry]:
     """Entries by number, smallest first: the order of rows."""
-    return {entry.number: entry for entry in sorted(entries, key=lambda entry: entry.number)}
+    return {entry.number: entry for entry in sorted(entries, key=attrgetter("number"))}
 
 
 def _check_version(value: Mapping[str, Any], path: StorePath) -> None:

@@ -8,7 +8,7 @@ S3, Google Cloud Storage, Azure, `memory://`, and whatever else has a file syste
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -119,10 +119,13 @@ class ObjectPath:
         Raises:
             FileNotFoundError: Nothing is.
         """
+        return (self / name for name in sorted(self.names()))
+
+    def names(self) -> set[str]:
+        """The names of what `iterdir` gives."""
         with reaching(self.url) as (files, key):
             listed = files.ls(key, detail=False)
-        names = {str(name).rstrip("/").rpartition("/")[2] for name in listed if name != key}
-        return (self / name for name in sorted(names))
+        return {str(name).rstrip("/").rpartition("/")[2] for name in listed if name != key}
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
         """What directly below this prefix has a name that fits; nothing where there is nothing."""
@@ -222,6 +225,17 @@ def store_path(place: str | os.PathLike[str] | ObjectPath, cache: Path | None = 
 def name_below(path: StorePath, root: StorePath) -> str:
     """The name of a file of a store relative to the store: `shards/ffhq-000000.h5`."""
     return PurePosixPath(str(path)).relative_to(str(root)).as_posix()
+
+
+def names_in(folder: StorePath) -> Collection[str]:
+    """The names of what is directly in a folder, without a path for each.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or, on an object store, nothing in it.
+    """
+    if isinstance(folder, ObjectPath):
+        return folder.names()
+    return os.listdir(folder)  # noqa: PTH208 - a path for each takes five times as long
 
 
 def read_all(paths: Sequence[StorePath]) -> list[bytes]:

@@ -6,6 +6,7 @@ text, stay on one line.
 
 import json
 from collections.abc import Callable, Iterable
+from json.encoder import encode_basestring_ascii
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,7 +69,7 @@ def inputs_to_bytes(inputs: Iterable[Input]) -> bytes:
     The last member is left out where it is not known.
     """
     return "".join(
-        f'{{"key": {json.dumps(key)}, "size_bytes": {size}, "mtime_ns": {mtime}'
+        f'{{"key": {encode_basestring_ascii(key)}, "size_bytes": {size}, "mtime_ns": {mtime}'
         + (f', "sha256": "{sha256}"}}\n' if sha256 else "}\n")
         for key, size, mtime, sha256 in inputs
     ).encode()

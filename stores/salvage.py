@@ -102,7 +102,7 @@ def settle_repeats(store: Store, found: list[Salvage]) -> list[Salvage]:
     entries = [item.entry for item in by_number.values() if item.entry is not None]
     if sum(entry.retries for entry in entries) != retries.total():
         for entry in entries:
-            corrected = replace(entry, retries=retries[entry.number])
+            corrected = entry._replace(retries=retries[entry.number])
             by_number[entry.number] = replace(by_number[entry.number], entry=corrected)
     return list(by_number.values())
 
@@ -127,8 +127,7 @@ def _keep(
     digests = [sha256_bytes(data) if data else None for data in lists]
     listing = listing_to_bytes(inputs)
     is_digested = any(record.sha256 for record in inputs)
-    made = replace(
-        entry,
+    made = entry._replace(
         name=store.layout.stem(number),
         rows=len(rows),
         rejects=len(rejects),

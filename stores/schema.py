@@ -12,6 +12,9 @@ from stores.scaling import Scaling
 KEY = "key"
 """The name of the column that every shard has besides those of the schema."""
 
+_BLOCK_VALUES = 2**18
+"""Values looked at together: few enough to stay in a processor's cache."""
+
 _DTYPES = ("float16", "float32", "float64", "uint8", "int32", "int64")
 
 
@@ -176,3 +179,10 @@ class Schema:
     def from_json(cls, columns: Sequence[Mapping[str, Any]]) -> "Schema":
         """The inverse of `to_json`."""
         return cls(tuple(map(Column.from_json, columns)))
+
+
+def all_finite(rows: np.ndarray) -> bool:
+    """Whether there is neither NaN nor infinity in floating-point rows [N, *shape]."""
+    num_rows = max(1, _BLOCK_VALUES // max(1, int(np.prod(rows.shape[1:], dtype=np.int64))))
+    starts = range(0, len(rows), num_rows)
+    return all(np.isfinite(rows[start : start + num_rows]).all() for start in starts)

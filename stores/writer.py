@@ -9,8 +9,9 @@ from typing import TypeAlias
 import numpy as np
 
 from stores.atomic import publish, staged, sync_file, sync_folder
-from stores.checksum import sha256_bytes, sha256_file
+from stores.checksum import sha256_bytes
 from stores.commit import ShardFiles, commit_objects
+from stores.digested import DigestedFile
 from stores.errors import StoreError
 from stores.formats.registry import shard_format
 from stores.lock import exclusive
@@ -18,12 +19,13 @@ from stores.manifest import ShardEntry
 from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
 from stores.records import Input, Reject, inputs_to_bytes, listing_to_bytes, rejects_to_bytes
+from stores.schema import all_finite
 from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
 
-_NUM_SYNCS = 4
-"""Files and folders of one commit that are synced at once; a disk takes them as one."""
+_NUM_SYNCS = 3
+"""Small files and folders of one commit that are synced at once; a disk takes them as one."""
 
 
 class ShardWriter:
@@ -126,33 +128,44 @@ class ShardWriter:
         header = self._store.header
         keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
-        inputs, rejects = self._lists()
-        with staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard:
+        with (
+            staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard,
+            DigestedFile(shard) as file,
+        ):
             write_shard = shard_format(header.shard_format).write_shard
-            write_shard(shard, keys, self._rows(), header.schema, header.to_json())
-            files = ShardFiles(shard, inputs, rejects)
-            if not isinstance(self._store.path, ObjectPath):
-                return self._commit_to_folder(files)
-            entry = self._account(files)
-            return self._same_inputs(commit_objects(self._store, entry, files), entry)
+            write_shard(file, keys, self._rows(), header.schema, header.to_json())
+            if isinstance(self._store.path, ObjectPath):
+                return self._commit_to_objects(shard, file)
+            file.begin_sync()
+            return self._commit_to_folder(shard, file)
 
-    def _commit_to_folder(self, written: ShardFiles) -> ShardEntry:
+    def _commit_to_objects(self, shard: Path, file: DigestedFile) -> ShardEntry:
+        files = ShardFiles(shard, *self._lists())
+        file.wait_written()
+        entry = self._account(files, file.sha256())
+        return self._same_inputs(commit_objects(self._store, entry, files), entry)
+
+    def _commit_to_folder(self, shard: Path, file: DigestedFile) -> ShardEntry:
+        """The order of `commit`; what needs none is made, synced and hashed side by side."""
         layout, number = self._store.layout, self._plan.number
-        with ExitStack() as files, ThreadPoolExecutor(_NUM_SYNCS) as pool:
-            data = {layout.inputs(number): written.inputs, layout.rejects(number): written.rejects}
-            lists = {p: files.enter_context(_written(p, data[p])) for p in data if data[p]}
-            mark = files.enter_context(staged(layout.entry(number)))
-            syncs = [pool.submit(sync_file, file) for file in (written.shard, *lists.values())]
-            entry = self._account(written)  # hashes while the disk is at work
+        files = ShardFiles(shard, *self._lists())
+        file.wait_written()  # a full disk shows here, under the name of the shard
+        with ExitStack() as lists, ThreadPoolExecutor(_NUM_SYNCS) as pool:
+            data = {layout.inputs(number): files.inputs, layout.rejects(number): files.rejects}
+            written = {p: lists.enter_context(_written(p, data[p])) for p in data if data[p]}
+            mark = lists.enter_context(staged(layout.entry(number)))
+            syncs = [pool.submit(sync_file, path) for path in written.values()]
+            entry = self._account(files, file.sha256())
             mark.write_bytes(entry.to_bytes())
             for sync in (*syncs, pool.submit(sync_file, mark)):
                 sync.result()
+            file.wait_synced()
             with exclusive(layout.commit_lock, wait=True):
                 committed = self._store.committed(number)
                 if committed is not None:
                     return self._same_inputs(committed, entry)
                 self._store.check_driver(number)
-                self._put_in_place(lists | {layout.shard(number): written.shard}, pool)
+                self._put_in_place(written | {layout.shard(number): shard}, pool)
                 publish(mark, layout.entry(number))
         return entry
 
@@ -184,10 +197,12 @@ class ShardWriter:
         )
         return inputs, rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
 
-    def _account(self, files: ShardFiles) -> ShardEntry:
-        """The entry of a finished file and its lists."""
+    def _account(self, files: ShardFiles, sha256: str) -> ShardEntry:
+        """The entry of a written file with that digest, and of its lists."""
         items = self._plan.items
-        listing = listing_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
+        listing: bytes | None = None
+        if self._digests:
+            listing = listing_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)
         return ShardEntry(
             name=self._store.layout.stem(self._plan.number),
             number=self._plan.number,
@@ -196,12 +211,12 @@ class ShardWriter:
             inputs=len(items),
             retries=self._plan.num_retries,
             size_bytes=files.shard.stat().st_size,
-            sha256=sha256_file(files.shard),
+            sha256=sha256,
             inputs_sha256=sha256_bytes(files.inputs),
             rejects_sha256=sha256_bytes(files.rejects) if files.rejects else None,
             first_key=items[0].key,
             last_key=items[-1].key,
-            listing_sha256=sha256_bytes(listing) if self._digests else None,
+            listing_sha256=sha256_bytes(listing) if listing else None,
         )
 
     def _same_inputs(self, committed: ShardEntry, entry: ShardEntry) -> ShardEntry:
@@ -239,7 +254,7 @@ def _not_finite(rows: Rows) -> dict[int, str]:
     """Rows with NaN or infinite values, each with the name of a column that has them."""
     faults: dict[int, str] = {}
     for name, array in rows.items():
-        if array.dtype.kind == "f":
+        if array.dtype.kind == "f" and not all_finite(array):
             finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
             faults |= dict.fromkeys(np.flatnonzero(~finite).tolist(), name)
     return faults

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from stores.digested import Sink
 from stores.errors import ShardCorruptError
 from stores.formats.common import VERSION, check_columns, check_rows, check_version, key_array
 from stores.formats.skeleton import LIBRARY_VERSIONS, lay_out, write_file
@@ -23,21 +24,20 @@ from stores.schema import KEY, Schema
 
 
 def write_shard(
-    path: Path,
+    file: Sink,
     keys: Sequence[str],
     rows: Mapping[str, np.ndarray],
     schema: Schema,
     header: Mapping[str, Any],
 ) -> None:
-    """Write rows to a new file; see `ShardFormat.write_shard`."""
+    """Write rows to an empty file; see `ShardFormat.write_shard`."""
     encoded = check_rows(keys, rows, schema)
     columns = {KEY: _fixed_length(encoded)}
     for column in schema.columns:
         little_endian = np.dtype(column.dtype).newbyteorder("<")
         columns[column.name] = rows[column.name].astype(little_endian, copy=False)
     skeleton, offsets = lay_out(columns, _attributes(header))
-    with path.open("wb") as file:
-        write_file(file, skeleton, offsets, columns)
+    write_file(file, skeleton, offsets, columns)
 
 
 def map_shard(path: Path, schema: Schema, num_rows: int) -> dict[str, np.ndarray]:

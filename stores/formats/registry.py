@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from stores.digested import Sink
 from stores.layout import SHARD_SUFFIXES
 from stores.places import StorePath
 from stores.schema import Schema
@@ -16,16 +17,16 @@ class ShardFormat(Protocol):
 
     def write_shard(
         self,
-        path: Path,
+        file: Sink,
         keys: Sequence[str],
         rows: Mapping[str, np.ndarray],
         schema: Schema,
         header: Mapping[str, Any],
     ) -> None:
-        """Write rows, as they are stored, to a new file; the same rows give the same bytes.
+        """Write rows, as they are stored, to an empty file; the same rows give the same bytes.
 
         Args:
-            path: The file; an existing one is overwritten. The caller makes it appear whole.
+            file: Takes the bytes in their order. The caller makes the file appear whole.
             keys: The N rows' keys: text, not empty, without NUL.
             rows: For each column of the schema an array [N, *shape] of its `dtype`.
             schema: The columns, in the order in which they are written.

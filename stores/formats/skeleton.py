@@ -6,10 +6,12 @@ itself meets a full disk, the file cannot be closed, stays open and fails again 
 
 import io
 from collections.abc import Iterator, Mapping
-from typing import BinaryIO
+from operator import itemgetter
 
 import h5py
 import numpy as np
+
+from stores.digested import Sink
 
 LIBRARY_VERSIONS = ("v108", "v108")
 """Oldest and newest HDF5 whose structures are used: readable by HDF5 1.8 and later."""
@@ -83,20 +85,32 @@ def lay_out(
 
 
 def write_file(
-    file: BinaryIO,
+    file: Sink,
     skeleton: Skeleton,
     offsets: Mapping[str, int],
     columns: Mapping[str, np.ndarray],
 ) -> None:
-    """Write structure and rows to their places.
+    """Write structure and rows from the first byte to the last.
 
     Raises:
         OSError: The disk is full, or the file cannot be written.
     """
-    for offset, data in (*skeleton.pieces, *_rows(offsets, columns)):
-        file.seek(offset)
-        file.write(data)
-    file.truncate(skeleton.size_bytes)
+    place = 0
+    blocks = sorted(_rows(offsets, columns), key=itemgetter(0))
+    for offset, data in (*blocks, (skeleton.size_bytes, b"")):
+        for piece in (_structure(skeleton, place, offset), data):
+            if piece:  # a write of nothing could wait for what is being written
+                file.write(piece)
+        place = offset + len(data)
+
+
+def _structure(skeleton: Skeleton, begin: int, end: int) -> bytes:
+    """The bytes from `begin` to `end`, where no rows are: what HDF5 wrote there last, else 0."""
+    data = bytearray(end - begin)
+    for offset, piece in skeleton.pieces:
+        if begin <= offset < end:
+            data[offset - begin : offset - begin + len(piece)] = piece[: end - offset]
+    return bytes(data)
 
 
 def _rows(

@@ -11,13 +11,14 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, cycle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 from urllib.parse import quote_from_bytes
 
 import numpy as np
 
+from stores.digested import NUM_BUFFERS, Sink
 from stores.errors import SchemaMismatchError, ShardCorruptError
 from stores.formats.common import (
     VERSION,
@@ -44,7 +45,7 @@ HEADER_MEMBER = "__header__"
 """The first member. `webdataset` passes over names that begin and end with two underscores."""
 
 _NPY_BYTES = 128
-_BUFFER_BYTES = 16 * 2**20
+_BUFFER_BYTES = 4 * 2**20
 _LONGEST_COLUMN = 32
 _HASH_DIGITS = 32
 
@@ -62,13 +63,13 @@ class _Member:
 
 
 def write_shard(
-    path: Path,
+    file: Sink,
     keys: Sequence[str],
     rows: Mapping[str, np.ndarray],
     schema: Schema,
     header: Mapping[str, Any],
 ) -> None:
-    """Write rows to a new file; see `ShardFormat.write_shard`."""
+    """Write rows to an empty file; see `ShardFormat.write_shard`."""
     encoded = check_rows(keys, rows, schema)
     _check_names(schema)
     lines = [json.dumps({"key": key}).encode() for key in keys]
@@ -83,11 +84,10 @@ def write_shard(
         "keys": keys,
     }
     names = _member_names(encoded, schema)
-    with path.open("wb") as file:
-        _write_member(file, HEADER_MEMBER, json.dumps(head).encode())
-        for block in _blocks(names, lines, rows, schema, members, row_bytes):
-            file.write(block)
-        file.write(END)
+    _write_member(file, HEADER_MEMBER, json.dumps(head).encode())
+    for block in _blocks(names, lines, rows, schema, members, row_bytes):
+        file.write(block)
+    file.write(END)
 
 
 def map_shard(path: Path, schema: Schema, num_rows: int) -> dict[str, np.ndarray]:
@@ -170,13 +170,16 @@ def _blocks(
     members: Sequence[_Member],
     row_bytes: int,
 ) -> Iterator[memoryview]:
-    """The rows' bytes, some rows at a time: made from one row that all are alike but for values."""
+    """The rows' bytes, some rows at a time: made from one row that all are alike but for values.
+
+    Buffers take turns, since a block is still read while the next ones are made.
+    """
     template = _template(schema, members, row_bytes)
     num_rows = max(1, _BUFFER_BYTES // row_bytes)
-    buffer = np.tile(template, (min(num_rows, len(names)), 1))
+    buffers = cycle([np.tile(template, (min(num_rows, len(names)), 1)) for _ in range(NUM_BUFFERS)])
     for start in range(0, len(names), num_rows):
         end = min(start + num_rows, len(names))
-        block = buffer[: end - start]
+        block = next(buffers)[: end - start]
         for member in members:
             headers = block[:, member.place : member.place + BLOCK_BYTES]
             set_names(headers, [name + member.suffix for name in names[start:end]])
@@ -212,7 +215,7 @@ def _npy_header(column: Column) -> bytes:
     return b"\x93NUMPY\1\0" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
 
 
-def _write_member(file: BinaryIO, name: str, data: bytes) -> None:
+def _write_member(file: Sink, name: str, data: bytes) -> None:
     file.write(member_header(name, len(data)))
     file.write(data.ljust(padded(len(data)), b"\0"))
 

@@ -79,8 +79,8 @@ def test_tar_against_hdf5(stores, tmp_path, table):
     block = np.zeros(len(batch), dtype=np.int64)
 
     def write(name: str) -> None:
-        path = tmp_path / name
-        shard_format(name).write_shard(path, keys, columns, SCHEMA, {})
+        with (tmp_path / name).open("wb") as file:
+            shard_format(name).write_shard(file, keys, columns, SCHEMA, {})
 
     def read(name: str) -> None:
         for column in SCHEMA.names:

@@ -61,7 +61,9 @@ def test_rows_rejects_and_duplicates_add_up_to_inputs():
 
 def test_an_entry_that_does_not_add_up_is_refused():
     with pytest.raises(ManifestError, match="8 rows \\+ 2 rejects do not account for 11 inputs"):
-        _entry(0, inputs=11)
+        parse_entry(_entry(0, inputs=11).to_bytes(), PATH)
+    with pytest.raises(ManifestError, match="12 of them retried"):
+        parse_manifest(_manifest(_entry(0, retries=12)).to_bytes(), PATH)
 
 
 def test_another_version_is_refused_before_it_is_read():

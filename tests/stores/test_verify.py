@@ -1,5 +1,4 @@
 import shutil
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,7 +107,8 @@ def test_a_shard_of_another_store_and_values_that_are_not_finite_are_found(run, 
     rows = {name: np.array(column) for name, column in columns.items()}
     rows["s"][0, 0, 0] = float("nan")
     header = store.header.to_json() | {"fingerprints": {"clip": "c0ffe3"}}
-    shards.write_shard(path / file, keys, rows, schema, header)
+    with (path / file).open("wb") as forged:
+        shards.write_shard(forged, keys, rows, schema, header)
     found = _found(path, full=True)
     assert (file, "digest") in found or (file, "size") in found
     Store.open(path).layout.entry(1).write_bytes(_entry_of(path, 1))
@@ -127,7 +127,7 @@ def _entry_of(path, number: int) -> bytes:
     store = Store.open(path)
     entry, data = store.manifest.shards[number], store.layout.shard(number).read_bytes()
     digest = hashlib.sha256(data).hexdigest()
-    return replace(entry, size_bytes=len(data), sha256=digest).to_bytes()
+    return entry._replace(size_bytes=len(data), sha256=digest).to_bytes()
 
 
 def test_a_key_in_two_shards_is_found(run, path):
@@ -192,7 +192,7 @@ def test_a_list_that_was_forged_with_its_mark_is_found(run, path):
     store = Store.open(path)
     for number, data in ((1, b"no list"), (2, store.layout.inputs(0).read_bytes())):
         store.layout.inputs(number).write_bytes(data)
-        entry = replace(store.manifest.shards[number], inputs_sha256=sha256_bytes(data))
+        entry = store.manifest.shards[number]._replace(inputs_sha256=sha256_bytes(data))
         store.layout.entry(number).write_bytes(entry.to_bytes())
     (path / "manifest.json").unlink()
     store.consolidate()

@@ -1,3 +1,4 @@
+import io
 import time
 
 import h5py
@@ -5,14 +6,9 @@ import numpy as np
 import pytest
 
 from stores.errors import SchemaMismatchError, ShardCorruptError
+from stores.formats import hdf5
 from stores.formats.common import decode_keys
-from stores.formats.hdf5 import (
-    map_shard,
-    pack_arrays,
-    read_header,
-    unpack_arrays,
-    write_shard,
-)
+from stores.formats.hdf5 import map_shard, pack_arrays, read_header, unpack_arrays
 from stores.schema import Column, Schema
 
 SCHEMA = Schema(
@@ -24,6 +20,12 @@ SCHEMA = Schema(
 )
 HEADER = {"name": "a", "fingerprints": {"clip": "aa", "w_plus": "bb"}}
 KEYS = ["a.png", "ü/線.png", "line\nbreak", "x" * 500]
+
+
+def write_shard(path, *arguments) -> None:
+    buffer = io.BytesIO()
+    hdf5.write_shard(buffer, *arguments)
+    path.write_bytes(buffer.getvalue())
 
 
 def _rows(num_rows: int = 4) -> dict[str, np.ndarray]:

@@ -9,8 +9,9 @@ import pytest
 import webdataset
 
 from stores.errors import SchemaMismatchError, ShardCorruptError
+from stores.formats import webdataset as tars
 from stores.formats.common import decode_keys
-from stores.formats.webdataset import map_shard, member_name, read_header, write_shard
+from stores.formats.webdataset import map_shard, member_name, read_header
 from stores.schema import Column, Schema
 
 SCHEMA = Schema(
@@ -35,6 +36,12 @@ KEYS = [
     "z/0/17",
     "photos.tar::b/c.jpg",
 ]
+
+
+def write_shard(path, *arguments) -> None:
+    buffer = io.BytesIO()
+    tars.write_shard(buffer, *arguments)
+    path.write_bytes(buffer.getvalue())
 
 
 def _rows(num_rows: int = len(KEYS)) -> dict[str, np.ndarray]:
