@@ -8,6 +8,9 @@ render well; a little noise on the codes keeps neighbouring codes plausible.
 Two things make it keep what is small, such as a mouth of eight pixels: pixels count by how well
 they tell the values of an attribute apart (`detail_weights`), and linear heads, dropped afterwards,
 read the attributes from the codes.
+
+Editing changes S, the styles of the convolutions; those of toRGB follow W+, which an edit leaves as
+it is. Hair and skin whose colour came from there would keep it, so toRGB has constant styles.
 """
 
 import copy
@@ -109,6 +112,8 @@ def start(config: AutoencoderConfig) -> AutoencoderState:
     model = Autoencoder()
     model.encoder.to(memory_format=torch.channels_last)
     model.generator.style.requires_grad_(False)  # trained afterwards, see train_mapping.py
+    for rgb in model.generator.rgb_layers:
+        nn.init.zeros_(rgb.conv.modulation.weight).requires_grad_(False)
     groups = [
         {"params": [p for p in model.generator.parameters() if p.requires_grad], "scale": 1.0},
         {"params": [*model.encoder.parameters(), *model.heads.parameters()], "scale": 0.5},
