@@ -192,7 +192,6 @@ def test_a_row_that_cannot_be_read_ends_the_run_with_its_reason(rows, split, wid
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("residency", ["float32", "float16", "stream"])
 def test_batches_on_a_gpu_are_those_of_the_cpu(rows, split, widths, residency):
     cpu, gpu = (
