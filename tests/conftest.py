@@ -1,4 +1,7 @@
-"""Servers for the tests that need one: of processes, a real Prefect server, a local S3."""
+"""Servers for the tests that need one: of processes, a real Prefect server, a local S3.
+
+Tests marked `gpu` are skipped where there is no CUDA device.
+"""
 
 import importlib.util
 import io
@@ -33,6 +36,15 @@ PRELOADED = [
     "stores.verify",
 ]
 """What the processes of the tests need; there is one server for all, so one list."""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("gpu") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,8 @@ codes when they are held as float16.
 """
 
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from pipeline.errors import PairError
@@ -20,11 +17,11 @@ from pipeline.shapes import Ints
 from pipeline.training.gather import Condition, DeviceRows, HostGather, PairBatch
 from pipeline.training.holding import RowStream
 from pipeline.training.rows import RowBlock
+from pipeline.training.streaming import PairStream
 
 BATCHES_PER_DRAW = 32
 """Batches whose pairs are drawn at once. After a training step the sampler's code and tables have
-left the processor's caches: drawing for one batch alone takes ten times its warm time. Streamed
-rows are read for as many batches at once, each row once and in the order of the store."""
+left the processor's caches: drawing for one batch alone takes ten times its warm time."""
 
 
 class Share(NamedTuple):
@@ -37,18 +34,6 @@ class Share(NamedTuple):
 
 
 WHOLE = Share()
-
-
-@dataclass(frozen=True, slots=True)
-class _Drawn:
-    """The pairs of `BATCHES_PER_DRAW` batches."""
-
-    sources: Ints
-    """Positions in the split."""
-    targets: Ints
-    """Likewise."""
-    gather: Callable[[Ints, Ints], PairBatch]
-    """Makes a batch of some of these pairs."""
 
 
 class PairBatches:
@@ -93,57 +78,38 @@ class PairBatches:
         self._condition: Condition = condition
         self._device = torch.device(device)
         self._sampler = _sampler(rows, config, neighbours)
-        self._host = HostGather(batch_size // share.parts, condition)
-        self._resident = self._placed(rows) if isinstance(rows, RowBlock) else None
-        self._stream = rows if isinstance(rows, RowStream) else None
-        self._ahead = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
-        self._coming: dict[int, Future[_Drawn]] = {}
-        self._drawn: tuple[int, _Drawn] | None = None
+        self._drawn: dict[int, tuple[Ints, Ints]] = {}
+        self._make = self._maker(rows)
 
     def batch(self, number: int) -> PairBatch:
         """Batch `number`, or this process's part of it; the same every time it is asked for."""
-        sources, targets = self.pairs(number)
-        assert self._drawn is not None
-        return self._drawn[1].gather(sources, targets)
+        return self._make(number)
 
     def pairs(self, number: int) -> tuple[Ints, Ints]:
         """Source and target positions of batch `number`, or of this process's part of it."""
         draw, place = divmod(number, BATCHES_PER_DRAW)
-        if self._drawn is None or self._drawn[0] != draw:
-            self._drawn = draw, self._take(draw)
+        if draw not in self._drawn:
+            # Reading ahead asks for two draws in turn while it passes from one to the next.
+            self._drawn = {n: pairs for n, pairs in self._drawn.items() if n == draw - 1}
+            self._drawn[draw] = self._sampler.draw(draw, BATCHES_PER_DRAW * self.batch_size)
         length = self.batch_size // self._share.parts
         start = place * self.batch_size + self._share.part * length
-        part = slice(start, start + length)
-        return self._drawn[1].sources[part], self._drawn[1].targets[part]
+        sources, targets = self._drawn[draw]
+        return sources[start : start + length], targets[start : start + length]
 
-    def _take(self, draw: int) -> _Drawn:
-        """A draw; streamed ones are read while the batches of the one before are trained on."""
-        if self._resident is not None:
-            return _Drawn(*self._draw(draw), self._resident)
-        coming = self._coming.pop(draw, None) or self._ahead.submit(self._read, draw)
-        self._coming = {draw + 1: self._ahead.submit(self._read, draw + 1)}
-        return coming.result()
-
-    def _read(self, draw: int) -> _Drawn:
-        assert self._stream is not None
-        sources, targets = self._draw(draw)
-        needed = np.unique(np.concatenate([sources, targets]))
-        gather = self._placed(self._stream.read(needed))
-        return _Drawn(
-            sources,
-            targets,
-            lambda some, others: gather(
-                np.searchsorted(needed, some), np.searchsorted(needed, others)
-            ),
-        )
-
-    def _draw(self, draw: int) -> tuple[Ints, Ints]:
-        return self._sampler.draw(draw, BATCHES_PER_DRAW * self.batch_size)
-
-    def _placed(self, block: RowBlock) -> Callable[[Ints, Ints], PairBatch]:
+    def _maker(self, rows: RowBlock | RowStream) -> Callable[[int], PairBatch]:
+        """What makes a batch of its number."""
+        num_pairs, condition = self.batch_size // self._share.parts, self._condition
+        if isinstance(rows, RowStream):
+            stream = PairStream(
+                rows, self.pairs, num_pairs=num_pairs, condition=condition, device=self._device
+            )
+            return stream.batch
         if self._device.type == "cpu":
-            return lambda sources, targets: self._host(block, sources, targets)
-        return DeviceRows(block, self._device, self._condition)
+            gather = HostGather(rows, num_pairs, condition)
+        else:
+            gather = DeviceRows(rows, self._device, condition)
+        return lambda number: gather(*self.pairs(number))
 
 
 def _sampler(

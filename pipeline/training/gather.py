@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pipeline.pairs.deltas import MIN_DISTANCE
 from pipeline.shapes import Floats, Ints
-from pipeline.training.rows import Affine, RowBlock
+from pipeline.training.rows import RowBlock
 
 Condition = Literal["delta", "target"]
 """What a condition has after the source's unit embedding: the unit difference to the target's, as
@@ -16,7 +16,7 @@ published, or the target's unit embedding itself, the ablation that text cannot 
 
 
 class PairBatch(NamedTuple):
-    """Pairs ready for the mapper. `PairBatches` on a CPU reuses the memory for the next batch."""
+    """Pairs ready for the mapper. `PairBatches` on a CPU reuses the memory for later batches."""
 
     s: Tensor
     """[B, S] float32 codes of the sources."""
@@ -26,6 +26,39 @@ class PairBatch(NamedTuple):
     """[B, S] float32 changes that lead to the targets."""
 
 
+class PairBuffers:
+    """Memory of one batch, as tensors and as the arrays that it is filled through."""
+
+    def __init__(self, num_pairs: int, s_dim: int, clip_dim: int, *, pinned: bool = False) -> None:
+        """Take memory for B pairs; `pinned` where a CUDA device copies from it."""
+
+        def make(width: int) -> Tensor:
+            return torch.empty(num_pairs, width, dtype=torch.float32, pin_memory=pinned)
+
+        self.batch = PairBatch(make(s_dim), make(2 * clip_dim), make(s_dim))
+        self.s: Floats = self.batch.s.numpy()
+        self.delta_s: Floats = self.batch.delta_s.numpy()
+        self.condition: Floats = self.batch.condition.numpy().reshape(num_pairs, 2, clip_dim)
+        """[B, 2, C]: unit embedding of the source, and what leads to the target."""
+        self._copied: torch.cuda.Event | None = None
+
+    def batch_on(self, device: torch.device) -> PairBatch:
+        """The batch on a device: itself on a CPU, elsewhere a copy that may still be under way."""
+        if device.type == "cpu":
+            return self.batch
+        on_cuda = device.type == "cuda"
+        batch = PairBatch(*(tensor.to(device, non_blocking=on_cuda) for tensor in self.batch))
+        if on_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record(torch.cuda.current_stream(device))
+        return batch
+
+    def wait(self) -> None:
+        """Return when no copy reads this memory any more."""
+        if self._copied is not None:
+            self._copied.synchronize()
+
+
 class HostGather:
     """Gathers pairs of rows in memory, into buffers that every batch uses again.
 
@@ -33,56 +66,46 @@ class HostGather:
     busy machine.
     """
 
-    def __init__(self, num_pairs: int, condition: Condition = "delta") -> None:
-        """Set B, the pairs of every batch, and what the condition says of the target."""
-        self._num_pairs = num_pairs
-        self._condition_kind = condition
-        self._widths = (-1, -1)
+    def __init__(self, block: RowBlock, num_pairs: int, condition: Condition = "delta") -> None:
+        """Set the rows, B, the pairs of every batch, and what the condition says of the target."""
+        self._block = block
+        self._condition_kind: Condition = condition
+        self._out = PairBuffers(num_pairs, block.s.shape[1], block.units.shape[1])
+        self._source_units = np.empty((num_pairs, block.units.shape[1]), dtype=np.float32)
+        self._expansion = block.expansion and tuple(map(torch.from_numpy, block.expansion))
 
-    def __call__(self, block: RowBlock, sources: Ints, targets: Ints) -> PairBatch:
-        """The pairs of `sources` and `targets`, [B] positions in `block` each."""
-        self._prepare(block)
-        s, delta_s = self._s, self._delta_s
-        if block.expansion is None:
-            # Without mode="clip" numpy gathers into a temporary and copies.
-            block.s.take(sources, axis=0, out=s, mode="clip")
-            block.s.take(targets, axis=0, out=delta_s, mode="clip")
-        else:
-            _expand(block.s, sources, block.expansion, out=s)
-            _expand(block.s, targets, block.expansion, out=delta_s)
-        np.subtract(delta_s, s, out=delta_s)
-        source, direction = self._condition[:, 0], self._condition[:, 1]
-        block.units.take(sources, axis=0, out=self._source_units, mode="clip")
-        source[:] = self._source_units
-        target_units = block.units.take(targets, axis=0, mode="clip")
-        if self._condition_kind == "target":
-            direction[:] = target_units
-            return self._batch()
-        np.subtract(target_units, source, out=direction)
-        lengths = np.sqrt(np.vecdot(direction, direction))[:, None]
-        np.divide(direction, np.maximum(lengths, MIN_DISTANCE), out=direction)
-        return self._batch()
+    def __call__(self, sources: Ints, targets: Ints) -> PairBatch:
+        """The pairs of `sources` and `targets`, [B] positions each."""
+        out, units = self._out, self._block.units
+        self._codes(sources, out.s)
+        self._codes(targets, out.delta_s)
+        np.subtract(out.delta_s, out.s, out=out.delta_s)
+        # Without mode="clip" numpy gathers into a temporary and copies.
+        units.take(sources, axis=0, out=self._source_units, mode="clip")
+        target_units = units.take(targets, axis=0, mode="clip")
+        fill_conditions(out.condition, self._source_units, target_units, self._condition_kind)
+        return out.batch
 
-    def _batch(self) -> PairBatch:
-        return PairBatch(
-            torch.from_numpy(self._s),
-            torch.from_numpy(self._condition).flatten(1),
-            torch.from_numpy(self._delta_s),
-        )
-
-    def _prepare(self, block: RowBlock) -> None:
-        s_dim, clip_dim = widths = block.s.shape[1], block.units.shape[1]
-        if widths != self._widths:
-            self._widths = widths
-            self._s = np.empty((self._num_pairs, s_dim), dtype=np.float32)
-            self._delta_s = np.empty_like(self._s)
-            self._source_units = np.empty((self._num_pairs, clip_dim), dtype=np.float32)
-            self._condition = np.empty((self._num_pairs, 2, clip_dim), dtype=np.float32)
+    def _codes(self, positions: Ints, out: Floats) -> None:
+        if self._expansion is None:
+            self._block.s.take(positions, axis=0, out=out, mode="clip")
+            return
+        gain, offset = self._expansion
+        held = torch.from_numpy(self._block.s.take(positions, axis=0, mode="clip"))
+        # numpy takes several times as long to make float32 of float16.
+        torch.from_numpy(out).copy_(held).mul_(gain).add_(offset)
 
 
-def _expand(held: np.ndarray, positions: Ints, expansion: Affine, *, out: Floats) -> None:
-    np.multiply(held.take(positions, axis=0, mode="clip"), expansion.gain, out=out)
-    np.add(out, expansion.offset, out=out)
+def fill_conditions(out: Floats, source: Floats, target: Floats, kind: Condition) -> None:
+    """Write conditions [B, 2, C] of unit rows [B, C] of sources and targets."""
+    out[:, 0] = source
+    direction = out[:, 1]
+    if kind == "target":
+        direction[:] = target
+        return
+    np.subtract(target, source, out=direction)
+    lengths = np.sqrt(np.vecdot(direction, direction))[:, None]
+    np.divide(direction, np.maximum(lengths, MIN_DISTANCE), out=direction)
 
 
 class DeviceRows:

@@ -1,7 +1,7 @@
 """How a run holds its training rows: in memory, in half the memory, or read when needed."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -23,9 +23,6 @@ from pipeline.training.rows import (
 Residency = Literal["float32", "float16", "stream"]
 """How rows are held: all in memory as they are; all in memory, codes z-scored as float16; or read
 again for every few batches."""
-READERS = 8
-"""Threads that read streamed rows: a page that is not in memory is waited for, and only other
-threads keep the disk busy meanwhile (5,400 rows/s with one, 42,700 with 16 on a local SSD)."""
 
 
 def choose_residency(num_rows: int, *, s_dim: int, clip_dim: int, budget_bytes: int) -> Residency:
@@ -59,9 +56,9 @@ class RowStream:
         """
         self._source = source
         self._numbers = numbers
-        self._s_dim = s_dim
-        self._wanted = wanted
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="rows")
+        self.s_dim = s_dim
+        self._centre = None if wanted is None else wanted.centre
+        self._scale = None if wanted is None else wanted.scale
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -71,21 +68,29 @@ class RowStream:
         """Every unit CLIP row, [N, C] float32, for policies that look at all of them."""
         return load_units(self._source, self._numbers)
 
-    def read(self, positions: Ints) -> RowBlock:
-        """The rows at `positions` (rising, 0 to N - 1)."""
-        numbers = np.array_split(self._numbers[positions], min(READERS, len(positions)))
-        units = list(self._readers.map(self._read_units, numbers))
-        codes = list(self._readers.map(self._read_codes, numbers))
-        return RowBlock(np.concatenate(units), np.concatenate(codes))
+    def read(self, positions: Ints, codes: Floats) -> Floats:
+        """Read rows; several threads may ask.
 
-    def _read_units(self, numbers: Ints) -> Floats:
+        Args:
+            positions: [n], 0 to N - 1.
+            codes: [n, S] float32, which takes up the codes.
+
+        Returns:
+            Unit CLIP rows [n, C] float32.
+        """
+        numbers = self._numbers[positions]
+        stored = read_codes(self._source, numbers, self.s_dim)
+        if self._centre is None or self._scale is None:
+            codes[:] = stored
+        else:  # as `SScaling.apply`, whose result would have to be copied
+            np.subtract(stored, self._centre, out=stored)
+            np.multiply(stored, self._scale, out=codes)
         return read_units(self._source, numbers)
 
-    def _read_codes(self, numbers: Ints) -> Floats:
-        codes = read_codes(self._source, numbers, self._s_dim)
-        if self._wanted is not None:
-            self._wanted.apply(codes)
-        return codes
+    @cached_property
+    def clip_dim(self) -> int:
+        """C."""
+        return read_units(self._source, self._numbers[:1]).shape[1]
 
 
 def hold_rows(

@@ -34,7 +34,7 @@ def test_gathered_pairs_equal_those_of_the_published_training_set():
         clip, s = golden["pair_c"], golden["pair_s"]
         expected = [golden[f"pair_out_{name}"] for name in ("s1", "cond", "delta_s")]
     units = clip / np.linalg.norm(clip, axis=1, keepdims=True)
-    batch = HostGather(6)(RowBlock(units, s), first.astype(np.int64), second.astype(np.int64))
+    batch = HostGather(RowBlock(units, s), 6)(first.astype(np.int64), second.astype(np.int64))
     assert np.array_equal(batch.s.numpy(), expected[0])
     assert np.abs(batch.delta_s.numpy() - expected[2]).max() < 1e-6
     # The last pair is clamped: its entries carry rounding noise.
@@ -65,7 +65,7 @@ def test_a_batch_holds_differences_and_conditions_of_its_pairs(block, policy):
 
 def test_torch_and_numpy_gather_the_same_pairs(block):
     sources, targets = PairBatches(block, PairConfig(), batch_size=32).pairs(5)
-    ours = HostGather(32)(block, sources, targets)
+    ours = HostGather(block, 32)(sources, targets)
     theirs = DeviceRows(block, torch.device("cpu"))(sources, targets)
     for one, other in zip(ours, theirs, strict=True):
         assert np.allclose(one.numpy(), other.numpy(), atol=1e-6)
@@ -153,7 +153,6 @@ def test_streamed_batches_are_those_of_rows_in_memory_bit_for_bit(
 def test_rows_held_as_float16_differ_by_its_rounding(rows, split, widths, z_score):
     whole, scaling = held_batches(rows, split, widths, "float32", z_score=z_score)
     half, _ = held_batches(rows, split, widths, "float16", z_score=z_score)
-    assert half._resident is not None
     unit = 1.0 if z_score else scaling.std
     for number in range(20):
         ours, theirs = copied(half.batch(number)), copied(whole.batch(number))
@@ -163,20 +162,48 @@ def test_rows_held_as_float16_differ_by_its_rounding(rows, split, widths, z_scor
         assert np.array_equal(ours[1], theirs[1])
 
 
-def test_a_stream_reads_each_row_of_a_draw_once_and_in_the_order_of_the_store(rows, split, widths):
-    asked = []
+@pytest.mark.parametrize("batch_size", [1, 64, 150])
+def test_batches_larger_than_what_a_thread_reads_are_put_together(rows, split, widths, batch_size):
+    sides = [
+        held_batches(rows, split, widths, residency, z_score=True, batch_size=batch_size)[0]
+        for residency in ("float32", "stream")
+    ]
+    for number in (5, 6, 7, 2, 90):
+        for ours, theirs in zip(*(copied(side.batch(number)) for side in sides), strict=True):
+            assert np.array_equal(ours, theirs)
 
-    class Watched:
+
+def test_a_row_that_cannot_be_read_ends_the_run_with_its_reason(rows, split, widths):
+    class Failing:
+        def __init__(self):
+            self.fails = False
+
         def rows(self, indices, columns):
-            asked.append((columns, np.array(indices)))
+            if self.fails:
+                raise OSError("shard 3 is gone")
             return rows.rows(indices, columns)
 
-    batches, _ = held_batches(Watched(), split, widths, "stream", z_score=True)
-    asked.clear()
-    batches._read(0)
-    for column in ("clip", "s"):
-        read = np.concatenate(sorted((i for c, i in asked if c == (column,)), key=lambda i: i[0]))
-        assert (np.diff(read) > 0).all()
+    source = Failing()
+    batches, _ = held_batches(source, split, widths, "stream", z_score=True)
+    batches.batch(0)
+    source.fails = True
+    with pytest.raises(OSError, match="shard 3 is gone"):
+        batches.batch(1000)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("residency", ["float32", "float16", "stream"])
+def test_batches_on_a_gpu_are_those_of_the_cpu(rows, split, widths, residency):
+    cpu, gpu = (
+        held_batches(rows, split, widths, residency, z_score=True, device=device)[0]
+        for device in ("cpu", "cuda")
+    )
+    # Kept until the end: memory that batches are copied from must not be written too early.
+    ours = [gpu.batch(number) for number in range(40)]
+    for number, batch in enumerate(ours):
+        assert all(tensor.is_cuda for tensor in batch)
+        for one, other in zip(batch, cpu.batch(number), strict=True):
+            assert np.allclose(one.cpu().numpy(), other.numpy(), atol=1e-5)
 
 
 def test_the_parts_of_a_batch_make_the_batch(rows, split, widths):

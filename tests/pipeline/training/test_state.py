@@ -54,3 +54,22 @@ def test_initial_weights_depend_on_the_seed_and_leave_the_global_generator_alone
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert any(not torch.equal(first[key], other[key]) for key in first)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("recipe", ["official", "fast"])
+def test_updates_on_a_gpu_follow_those_of_the_processor(recipe):
+    config = DeltaMapperConfig(widths=(32,) * 9, clip_dim=16)
+    resolved = resolve(TrainConfig(recipe=recipe, steps=100), 6000)
+    generator = np.random.default_rng(0)
+    batches = [
+        [generator.standard_normal((64, n), dtype=np.float32) for n in (288, 32, 288)]
+        for _ in range(20)
+    ]
+    losses = []
+    for device in ("cpu", "cuda"):
+        state = TrainingState(config, resolved, LossWeights(), seed=0, device=device)
+        tensors = (PairBatch(*(torch.from_numpy(a).to(device) for a in b)) for b in batches)
+        losses.append([state.update(batch).total.item() for batch in tensors])
+    assert losses[1][0] == pytest.approx(losses[0][0], rel=1e-4)
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
