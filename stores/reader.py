@@ -90,9 +90,14 @@ class StoreReader:
             return int(self.eval_mask.sum())
         is_eval = self._store.header.is_eval
         with ThreadPoolExecutor(NUM_REQUESTS) as pool:
-            return sum(
-                sum(map(is_eval, keys)) for keys in pool.map(self._store.row_keys, self._numbers)
-            )
+            return sum(sum(map(is_eval, keys)) for keys in pool.map(self._row_keys, self._numbers))
+
+    def _row_keys(self, number: int) -> set[str]:
+        """The keys of a shard's rows by its lists: known without reading the rows."""
+        rejects = (
+            self._store.read_rejects(number) if self._store.manifest.shards[number].rejects else []
+        )
+        return {item.key for item in self._store.read_inputs(number)} - {r.key for r in rejects}
 
     def index_of(self, key: str) -> int:
         """The row of a key.

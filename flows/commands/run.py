@@ -52,12 +52,9 @@ def command(file: Path, *, use_prefect: bool, as_json: bool, dry_run: bool) -> i
 
 
 def _preview(config: Any) -> dict[str, Any]:
-    from flows.steps.stages import preview
+    from flows.steps.full_run import preview_entry
 
-    return {
-        entry.name: {stage: preview(stage_config) for stage, stage_config in entry.stages()}
-        for entry in config.entries
-    }
+    return {entry.name: preview_entry(entry) for entry in config.entries}
 
 
 def _print_summary(summary: Any, file: Path, *, as_json: bool) -> None:

@@ -17,7 +17,15 @@ from flows.steps.evaluate import EvaluateConfig
 from flows.steps.index import IndexConfig
 from flows.steps.precompute import PrecomputeConfig
 from flows.steps.relevance import RelevanceRun
-from flows.steps.stages import STAGES, Outcome, ReportConfig, StageConfig, perform
+from flows.steps.stages import (
+    PREVIEW_DONE,
+    STAGES,
+    Outcome,
+    ReportConfig,
+    StageConfig,
+    perform,
+    preview,
+)
 from flows.steps.train import TrainRun
 
 log = logging.getLogger("deltaedit")
@@ -208,6 +216,17 @@ def _result(entry: str, stage: str, do: Callable[[], Outcome]) -> StageResult:
     return StageResult(
         entry=entry, stage=stage, state=state, detail=detail, seconds=seconds, code=code
     )
+
+
+def preview_entry(entry: EntryConfig) -> dict[str, str]:
+    """What `full_run` would find to do for one entry, by stage; nothing is loaded or written."""
+    found: dict[str, str] = {}
+    for stage, config in entry.stages():
+        before = [n for n in NEEDS.get(stage, ()) if found.get(n, PREVIEW_DONE) != PREVIEW_DONE]
+        found[stage] = preview(config)
+        if before and found[stage] == PREVIEW_DONE:
+            found[stage] = f"done, but for what {' and '.join(before)} will bring"
+    return found
 
 
 def report_paths(config: FullRunConfig) -> dict[str, Path]:

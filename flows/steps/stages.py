@@ -26,6 +26,8 @@ from stores.plan import plan_shards
 from stores.store import Store
 
 STAGES = ("precompute", "index", "relevance", "train", "evaluate", "report")
+PREVIEW_DONE = "done"
+"""What `preview` says of a stage with nothing left to do."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,7 @@ def perform(
 def preview(config: StageConfig) -> str:
     """What `perform` would find to do, without loading a model or writing anything."""
     try:
-        return "done" if _is_done(config) else _left(config)
+        return PREVIEW_DONE if _is_done(config) else _left(config)
     except (StoreError, PipelineError, OSError) as error:
         return f"cannot be done: {error}"
 

@@ -123,7 +123,13 @@ def train(config: TrainRun, on_log: Callable[[Record], None] = lambda _record: N
             checkpoint = _find_checkpoint(config)
             _write_config(config, checkpoint)
             with RunLog(config.run, checkpoint, on_log) as folder:
-                result = _train(config, rows, execution, checkpoint, folder)
+                try:
+                    result = _train(config, rows, execution, checkpoint, folder)
+                except CheckpointError as error:
+                    raise CheckpointError(
+                        f"{config.run}: {error}. Where {config.store} has other rows by now, the "
+                        "run stays as it is; give another run folder for a mapper of all rows"
+                    ) from error
             fit = json.dumps(fit_table(result.fit), indent=2)
             write_atomic(config.run / CURVE_NAME, draw_curve(result.history))
             write_atomic(config.run / FIT_NAME, fit.encode())

@@ -130,3 +130,36 @@ def test_the_same_command_finishes_a_night_that_lacked_a_disk(night, call, faces
     assert all(found["faces", stage] == "done before" for stage in stages)
     assert {path: path.stat().st_mtime_ns for path in made} == made
     assert (second["missing"], second["finish"]) == (0, None)
+
+
+@pytest.mark.timeout(900)
+def test_a_night_whose_source_has_grown_makes_what_is_new_and_keeps_the_finished_mapper(
+    night, call, faces, tmp_path
+):
+    document = yaml.safe_load(night.read_text())
+    source = shutil.copytree(faces, tmp_path / "grows")
+    store = tmp_path / "faces.store"
+    document["entries"] = {"faces": {"sources": "grows", "store": store.name}}
+    night.write_text(yaml.safe_dump(document))
+    call("run", night)
+    mapper = (tmp_path / "faces.run" / "mapper.safetensors").read_bytes()
+    call("avatars", tmp_path / "more", "--count", 8, "--seed", 77)
+    for image in (tmp_path / "more").glob("*.png"):
+        shutil.copy(image, source / f"new-{image.name}")
+
+    status = json.loads(call("status", store, "--json").out)
+    assert (status["rows"], status["run"]["state"]) == (96, "done")
+    planned = json.loads(call("run", night, "--dry-run", "--json").out)["faces"]
+    assert planned["precompute"] == "8 inputs in 1 shards to do"
+    assert planned["index"] == planned["train"] == "done, but for what precompute will bring"
+
+    again = json.loads(call("run", night, "--json", code=1).out)
+    found = {line["stage"]: (line["state"], line["detail"]) for line in again["stages"]}
+    assert found["precompute"][1].startswith("104 rows + 0 rejects + 0 duplicates, 8 inputs")
+    assert found["index"][0] == found["relevance"][0] == "done"
+    assert found["train"][0] == "failed"
+    assert "give another run folder for a mapper of all rows" in found["train"][1]
+    assert (tmp_path / "faces.run" / "mapper.safetensors").read_bytes() == mapper
+    status = json.loads(call("status", store, "--json").out)
+    assert (status["rows"], status["run"]["state"]) == (104, "done")
+    assert status["run"]["inputs"] == {"planned": 8, "done": 8, "rows": 8, "rejects": 0}
