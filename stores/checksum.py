@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from stores.places import ObjectPath
+from stores.places import ObjectPath, is_url
+from stores.source_files import read_part
 
 BLOCK_BYTES = 2**20
 """What is read at once."""
@@ -28,12 +29,15 @@ def sha256_file(path: Path | ObjectPath | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sha256_part(path: Path | str, offset_bytes: int, size_bytes: int) -> str:
-    """The digest of a stretch of a file, read in blocks; shorter where the file ends before.
+def sha256_part(path: str, offset_bytes: int, size_bytes: int) -> str:
+    """The digest of a stretch of a file or object; shorter where that ends before.
 
     Raises:
         OSError: The file cannot be read.
+        ObjectStoreError: The object store cannot be reached.
     """
+    if is_url(path):  # in one request; no input is larger than memory
+        return sha256_bytes(read_part(path, offset_bytes, size_bytes))
     digest = hashlib.sha256()
     with open(path, "rb") as file:  # noqa: PTH123 - as above
         file.seek(offset_bytes)

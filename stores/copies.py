@@ -8,6 +8,7 @@ import numpy as np
 
 from stores.checksum import sha256_part
 from stores.listing import Listing, SourceItem
+from stores.threads import map_threads
 
 HEAD_BYTES = 65536
 """Enough to tell most files of one size apart."""
@@ -25,12 +26,16 @@ def equal_files(
         items: The listing.
         refuse: Called with an input that cannot be read, and why.
     """
-    for places in _same_size(items.sizes):
+
+    def equal(places: list[int]) -> list[list[int]]:
         groups = [places]
         for most_bytes in (HEAD_BYTES, sys.maxsize):
             groups = [
                 alike for group in groups for alike in _alike(items, group, most_bytes, refuse)
             ]
+        return groups
+
+    for _, groups in map_threads(equal, _same_size(items.sizes)):
         yield from groups
 
 

@@ -1,16 +1,16 @@
 """Sources that name many files at once: braces as in WebDataset's lists, and shell globs."""
 
-import glob
 import os
 from pathlib import Path
 
 from stores.errors import SourceError
+from stores.source_files import exists, matches
 
 _SPECIAL = "{*?["
 
 
 def paths_of(source: str) -> list[tuple[str, str]]:
-    """The paths that a source stands for, each with its name.
+    """The paths, or URLs of objects, that a source stands for, each with its name.
 
     A path that exists is itself, and its name is its last part. Of a pattern, braces expand first
     (``faces-{000000..000009}.tar``, ``{train,eval}/*.tar``), and each path that they spell out must
@@ -19,8 +19,9 @@ def paths_of(source: str) -> list[tuple[str, str]]:
 
     Raises:
         SourceError: A path does not exist, a glob matches nothing, or a brace is left open.
+        ObjectStoreError: An object store does not answer.
     """
-    if os.path.lexists(source):
+    if exists(source):
         return [(source, Path(source).name)]
     from braceexpand import braceexpand
 
@@ -40,9 +41,9 @@ def _fixed_folder(source: str) -> str:
 
 
 def _matches(path: str, source: str) -> list[str]:
-    if os.path.lexists(path):
+    if exists(path):
         return [path]
-    paths = sorted(glob.glob(path, recursive=True))  # noqa: PTH207 - keeps names as they are spelled
+    paths = matches(path) if any(letter in path for letter in _SPECIAL) else []
     if not paths:
         of_pattern = "" if path == source else f" of the source {source!r}"
         raise SourceError(

@@ -202,6 +202,18 @@ class ObjectPath:
 StorePath: TypeAlias = Path | ObjectPath
 
 
+def is_url(place: str) -> bool:
+    """Whether a text is the URL of an object: of anything but a local file."""
+    match = _URL.match(place)
+    return match is not None and match[1] not in _LOCAL
+
+
+def without_file_scheme(place: str) -> str:
+    """The path that a `file://` URL names; any other text as it is."""
+    match = _URL.match(place)
+    return match[2] if match is not None and match[1] in _LOCAL else place
+
+
 def store_path(place: str | os.PathLike[str] | ObjectPath, cache: Path | None = None) -> StorePath:
     """The place that a user wrote: a path, a `file://` URL, or the URL of an object store.
 

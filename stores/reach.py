@@ -38,13 +38,17 @@ def _file_system(url: str) -> tuple[Any, str]:
     """Looked up at every use: fsspec keeps one for each process, and none survives a fork."""
     from fsspec.core import url_to_fs
 
-    # A listing that fsspec remembers would hide what other processes commit.
-    return url_to_fs(url, use_listings_cache=False)
+    # A `::` in a name would be taken for a chain of file systems, so only the bucket is shown. A
+    # listing that fsspec remembers would hide what other processes commit.
+    protocol, _, place = url.partition("://")
+    bucket = f"{protocol}://{place.partition('/')[0]}"
+    files, _ = url_to_fs(bucket, use_listings_cache=False)
+    return files, files._strip_protocol(url)  # noqa: SLF001 - no public way
 
 
 def explained(url: str, error: Exception) -> Exception:
     """The error of this package that says what another library's means."""
-    code = _error_code(error)
+    code = error_code(error)
     if code in _TAKEN:
         return FileExistsError(f"{url} exists")
     if code in _NO_ROOM:
@@ -55,8 +59,8 @@ def explained(url: str, error: Exception) -> Exception:
     return ObjectStoreError(f"{url}: {type(error).__name__}: {error}. {_advice(error)}")
 
 
-def _error_code(error: BaseException | None) -> str | None:
-    """What S3 and its like call the error: s3fs keeps their answer as the cause of its own."""
+def error_code(error: BaseException | None) -> str | None:
+    """What S3 and its like call an error: s3fs keeps their answer as the cause of its own."""
     while error is not None:
         answer = getattr(error, "response", None)
         if isinstance(answer, dict):

@@ -90,14 +90,16 @@ class StoreReader:
             return int(self.eval_mask.sum())
         is_eval = self._store.header.is_eval
         with ThreadPoolExecutor(NUM_REQUESTS) as pool:
-            return sum(sum(map(is_eval, keys)) for keys in pool.map(self._row_keys, self._numbers))
+            return sum(
+                sum(map(is_eval, keys)) for keys in pool.map(self._keys_by_lists, self._numbers)
+            )
 
-    def _row_keys(self, number: int) -> set[str]:
-        """The keys of a shard's rows by its lists: known without reading the rows."""
-        rejects = (
-            self._store.read_rejects(number) if self._store.manifest.shards[number].rejects else []
-        )
-        return {item.key for item in self._store.read_inputs(number)} - {r.key for r in rejects}
+    def _keys_by_lists(self, number: int) -> set[str]:
+        """The keys of a shard's rows by its lists: known without fetching the rows."""
+        entry = self._store.manifest.shards[number]
+        rejects = self._store.read_rejects(number) if entry.rejects else []
+        keys = {item.key for item in self._store.read_inputs(number)}
+        return keys - {item.key for item in rejects}
 
     def index_of(self, key: str) -> int:
         """The row of a key.

@@ -1,12 +1,11 @@
-"""The user's image files: listed, checked for copies, read. Nothing here writes.
+"""The user's images, in files or objects: listed, checked for copies, read. Nothing here writes.
 
 A listing depends on names, sizes and contents alone, so that two listings of the same files give
 the same plan.
 """
 
-import errno
 import os
-import stat
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,16 +14,15 @@ import numpy as np
 
 from stores.copies import equal_files
 from stores.errors import KeyCollisionError, SourceError
+from stores.found import IMAGE_SUFFIXES, Found, explain, status_of
 from stores.keys import key_of_name
-from stores.listing import Listing, SourceItem, Table
+from stores.listing import Listing, SourceItem
 from stores.patterns import paths_of
+from stores.places import is_url, without_file_scheme
 from stores.records import Duplicate, Reject
-from stores.tar_members import is_tar, tar_members
-
-IMAGE_SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-)
-"""Names that end so, in any case, are taken for images when a folder or a tar is listed."""
+from stores.source_files import entries, is_folder, read_part
+from stores.tar_members import is_tar
+from stores.threads import map_threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +45,16 @@ def scan_images(sources: Sequence[str | os.PathLike[str]]) -> Scan:
     Args:
         sources: Folders (listed with their sub-folders; names with a leading dot are skipped and
             links followed), image files, tars of images, patterns of such paths (`a-{00..19}.tar`,
-            `*.tar`), or `@list.txt` (a path a line, relative to the list).
+            `*.tar`), or `@list.txt` (a path a line, relative to the list). Each may be a URL, too:
+            `s3://bucket/faces`, `@s3://bucket/list.txt`.
 
     Raises:
         SourceError: A source does not exist, or has no image in it.
         KeyCollisionError: Two files of different sources have the same relative path.
+        ObjectStoreError: An object store does not answer.
     """
-    found = _Found()
-    for source in [os.fspath(source) for source in sources]:
+    found = Found()
+    for source in [without_file_scheme(os.fspath(source)) for source in sources]:
         before = found.num_taken
         _scan_source(source, found)
         if found.num_taken == before:
@@ -78,94 +78,43 @@ def sampled_items(num_samples: int, seed: int) -> Scan:
 
 
 def read_image_bytes(item: SourceItem) -> bytes:
-    """The bytes of an input: of its file, or of its stretch of a tar.
+    """The bytes of an input: of its file or object, or of its stretch of a tar.
 
     Raises:
         SourceError: It is gone (`missing`), may not be read (`unreadable`), its tar was cut since
             the listing (`truncated`), or reading fails.
+        ObjectStoreError: The object store does not answer: nothing is known of this input.
     """
+    is_member = item.offset_bytes > 0
     try:
-        with open(item.path, "rb") as file:  # noqa: PTH123 - names that are not UTF-8
-            if not item.offset_bytes:
-                return file.read()
-            file.seek(item.offset_bytes)
-            data = file.read(item.size_bytes)
+        data = read_part(item.path, item.offset_bytes, item.size_bytes if is_member else None)
     except OSError as error:
-        raise SourceError(*_explain(error, item.path)) from error
-    if len(data) < item.size_bytes:
+        raise SourceError(*explain(error, item.path)) from error
+    if is_member and len(data) < item.size_bytes:
         raise SourceError("truncated", f"{item.path!r} was cut since it was listed; restore it")
     return data
 
 
-class _Found:
-    """What the sources gave so far."""
-
-    def __init__(self) -> None:
-        self.table = Table()
-        self.rejects: dict[str, Reject] = {}
-        self.tars: list[str] = []
-
-    @property
-    def num_taken(self) -> int:
-        """Inputs that the sources named so far."""
-        return len(self.table) + len(self.rejects)
-
-    def take(self, path: str, name: str) -> None:
-        """Take one file in: as an item, or as a reject that says why not."""
-        key = key_of_name(name)
-        status = self._regular(path, key)
-        if status is not None:
-            self.table.add(SourceItem(key, path, status.st_size, status.st_mtime_ns))
-
-    def take_tar(self, path: str, name: str) -> None:
-        """Take the images of a tar in; what is wrong with it, or with one of them, is a reject."""
-        status = self._regular(path, key_of_name(name))
-        if status is None:
-            return
-        try:
-            for found in tar_members(path, name, IMAGE_SUFFIXES):
-                if isinstance(found, Reject):
-                    self.rejects[found.key] = found
-                else:
-                    place = (found.size_bytes, status.st_mtime_ns, found.offset_bytes)
-                    self.table.add(SourceItem(found.key, path, *place))
-        except OSError as error:
-            self.refuse(key_of_name(name), *_explain(error, path))
-        self.tars.append(key_of_name(name))
-
-    def _regular(self, path: str, key: str) -> os.stat_result | None:
-        """Size and time of a regular file; anything else is refused."""
-        try:
-            status = Path(path).stat()
-        except OSError as error:
-            self.refuse(key, *_explain(error, path))
-            return None
-        if stat.S_ISREG(status.st_mode):
-            return status
-        self.refuse(key, "not_a_file", f"{path!r} is not a regular file")
-        return None
-
-    def refuse(self, key: str, reason: str, detail: str) -> None:
-        """Record an input that cannot be read."""
-        self.rejects[key] = Reject(key, reason, detail)
-
-
-def _scan_source(source: str, found: _Found) -> None:
+def _scan_source(source: str, found: Found) -> None:
     if source.startswith("@"):
         _scan_list(source[1:], found)
         return
     for path, name in paths_of(source):
         is_path = path == source
-        if Path(path).is_dir():
-            _scan_folder(path, "" if is_path else f"{name}/", found, ())
+        if is_folder(path):
+            prefix = "" if is_path else f"{name}/"
+            if is_url(path):
+                _scan_objects(path.rstrip("/"), prefix, found)
+            else:
+                _scan_folder(path, prefix, found, ())
         elif is_tar(name):
-            found.take_tar(path, name)
+            found.take_tar(path, name, status_of(path))
         elif is_path or Path(name).suffix.lower() in IMAGE_SUFFIXES:
-            found.take(path, name)
+            found.take(path, name, status_of(path))
 
 
 def _scan_folder(
-    folder: str, prefix: str, found: _Found, ancestors: tuple[tuple[int, int], ...]
+    folder: str, prefix: str, found: Found, ancestors: tuple[tuple[int, int], ...]
 ) -> None:
     """List a folder; `ancestors` (device, inode) ends loops of symbolic links."""
     try:
@@ -181,12 +130,28 @@ def _scan_folder(
                 if _is_folder(entry):
                     folders.append((entry.path, entry.name))
                 elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
-                    found.take(entry.path, prefix + entry.name)
+                    found.take(entry.path, prefix + entry.name, status_of(entry.path))
     except OSError as error:
-        found.refuse(key_of_name(prefix or "."), *_explain(error, folder))
+        found.refuse(key_of_name(prefix or "."), *explain(error, folder))
         return
     for path, name in folders:
         _scan_folder(path, f"{prefix}{name}/", found, (*ancestors, place))
+
+
+def _scan_objects(url: str, prefix: str, found: Found) -> None:
+    """As `_scan_folder`, of an object store; each folder is one listing."""
+    try:
+        listed = list(entries(url))
+    except OSError as error:
+        found.refuse(key_of_name(prefix or "."), *explain(error, url))
+        return
+    for name, status in listed:
+        if name.startswith("."):
+            continue
+        if status is None:
+            _scan_objects(f"{url}/{name}", f"{prefix}{name}/", found)
+        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
+            found.take(f"{url}/{name}", prefix + name, status)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -196,31 +161,40 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _scan_list(path: str, found: _Found) -> None:
+def _scan_list(path: str, found: Found) -> None:
     """Take in the files that a list names: relative ones from the list's folder."""
+    path = without_file_scheme(path)
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - names that are not UTF-8
-            lines = file.read().splitlines()
+        lines = read_part(path).splitlines()
     except OSError as error:
         raise SourceError(
             "missing", f"the list {path!r} cannot be read: {error.strerror}"
         ) from error
-    folder = Path(path).parent
-    for line in lines:
-        name = os.fsdecode(line.strip())
-        if name:
-            take = found.take_tar if is_tar(name) else found.take
-            take(str(folder / name), os.path.normpath(name).lstrip("/"))
+    names = (without_file_scheme(os.fsdecode(line.strip())) for line in lines)
+    listed = (_beside(path, name) for name in names if name)
+    for (place, name), status in map_threads(lambda each: status_of(each[0]), listed):
+        take = found.take_tar if is_tar(name) else found.take
+        take(place, name, status)
 
 
-def _set_copies_apart(found: _Found) -> Scan:
+def _beside(path: str, name: str) -> tuple[str, str]:
+    """The path of what a list at `path` names, and what its key is made from."""
+    if is_url(name):
+        return name, posixpath.normpath(name.partition("://")[2])
+    key_name = os.path.normpath(name).lstrip("/")
+    if is_url(path) and not name.startswith("/"):
+        return f"{path.rpartition('/')[0]}/{key_name}", key_name
+    return str(Path(path).parent / name), key_name
+
+
+def _set_copies_apart(found: Found) -> Scan:
     """Of files with the same bytes the first by key stays."""
     items = _one_a_key(found)
     kept = np.ones(len(items), dtype=bool)
     duplicates: list[Duplicate] = []
 
     def refuse(item: SourceItem, error: OSError) -> None:
-        found.refuse(item.key, *_explain(error, item.path))
+        found.refuse(item.key, *explain(error, item.path))
 
     for first, *copies in equal_files(items, refuse):
         kept[copies] = False
@@ -231,7 +205,7 @@ def _set_copies_apart(found: _Found) -> Scan:
     return Scan(items[kept], sorted(found.rejects.values()), sorted(duplicates), found.tars)
 
 
-def _one_a_key(found: _Found) -> Listing:
+def _one_a_key(found: Found) -> Listing:
     """The items sorted by key; a file that several sources name is one, as are equal members.
 
     Raises:
@@ -249,8 +223,8 @@ def _one_a_key(found: _Found) -> Listing:
     return items if kept.all() else items[kept]
 
 
-def _check_same(item: SourceItem, former: SourceItem, found: _Found) -> None:
-    if item.path != former.path and not Path(item.path).samefile(former.path):
+def _check_same(item: SourceItem, former: SourceItem, found: Found) -> None:
+    if item.path != former.path and not _is_same_file(item.path, former.path):
         raise KeyCollisionError(
             f"{former.path!r} and {item.path!r} would both give the key {item.key!r}. Give "
             "their common parent folder (of tars: a pattern such as PARENT/*/*.tar) as the one "
@@ -265,10 +239,5 @@ def _check_same(item: SourceItem, former: SourceItem, found: _Found) -> None:
         )
 
 
-def _explain(error: OSError, path: str) -> tuple[str, str]:
-    """Reason and detail of a file that cannot be read."""
-    if error.errno == errno.ELOOP or (error.errno == errno.ENOENT and Path(path).is_symlink()):
-        return "broken_symlink", f"{path!r} is a symbolic link to nothing; repair or remove it"
-    if error.errno == errno.ENOENT:
-        return "missing", f"{path!r} does not exist (any more); restore it or list the source again"
-    return "unreadable", f"{path!r}: {error.strerror}; check owner, permissions and the disk"
+def _is_same_file(path: str, other: str) -> bool:
+    return not (is_url(path) or is_url(other)) and Path(path).samefile(other)

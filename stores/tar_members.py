@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from stores.keys import key_of_name
 from stores.records import Reject
+from stores.source_files import opened
 
 SEPARATOR = "::"
 """Between a tar and its member in a key: ``faces-000000.tar::00042.jpg``."""
@@ -44,14 +45,15 @@ def tar_members(path: str, name: str, suffixes: frozenset[str]) -> Iterator[Memb
     does not grow with the number of members.
 
     Args:
-        path: The tar.
+        path: The tar, or the URL of one.
         name: What its key is made from.
         suffixes: In lower case, with the dot. Names with a leading dot are skipped as in folders.
 
     Raises:
         OSError: The file cannot be read.
+        ObjectStoreError: The object store that it is in does not answer.
     """
-    with open(path, "rb") as file:  # noqa: PTH123 - names that are not UTF-8
+    with opened(path) as file:
         length = file.seek(0, 2)
         file.seek(0)
         try:

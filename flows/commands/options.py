@@ -73,7 +73,7 @@ def dtype_option(**attributes: Any) -> Callable[[Callable], Callable]:
         "--dtype",
         type=click.Choice(["float32", "float16"]),
         help="Codes of a new store; float16 takes half the room, z-scored by channel (differences "
-        "have 0.03 % error). clip stays float32.",
+        "have 0.02 to 0.03 % error). clip stays float32.",
         **attributes,
     )
 

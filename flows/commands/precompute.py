@@ -61,7 +61,8 @@ def command(
     """Encode SOURCES into STORE.
 
     A source is a folder, an image, a tar of images (WebDataset's), a pattern such as
-    'faces-{000000..000009}.tar' or 'faces/*.tar', @list.txt, or sampled:COUNT.
+    'faces-{000000..000009}.tar' or 'faces/*.tar', @list.txt, or sampled:COUNT. All but the last
+    may be on an object store: s3://bucket/faces.
 
     Run the same command again to resume: what is committed is never computed twice.
 

@@ -12,12 +12,13 @@ from flows.steps.origin import load_stored_models, stored_config
 from flows.steps.sampled import SAMPLED
 from pipeline.errors import ImageError
 from pipeline.images import decode_image, to_square, to_uint8
-from stores.errors import SourceError
+from stores.errors import ObjectStoreError, SourceError
+from stores.found import IMAGE_SUFFIXES
 from stores.keys import key_of_name, name_of_key
 from stores.patterns import paths_of
-from stores.places import StorePath
+from stores.places import StorePath, is_url
 from stores.reader import StoreReader
-from stores.sources import IMAGE_SUFFIXES, SourceItem, read_image_bytes, scan_images
+from stores.sources import SourceItem, read_image_bytes, scan_images
 from stores.tar_members import SEPARATOR, Member, is_tar, tar_members
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ class StorePictures:
         for item in self._places(key):
             try:
                 return decode_image(read_image_bytes(item))
-            except (ImageError, SourceError):
+            except (ImageError, ObjectStoreError, SourceError):
                 continue
         return None
 
@@ -79,6 +80,10 @@ class StorePictures:
         places = [items[key] for items in known if key in items]
         for source in self._sources:
             if source.startswith((SAMPLED, "@")):
+                continue
+            if is_url(source):
+                place = f"{source.rstrip('/')}/{name_of_key(key)}"
+                places += [SourceItem(key, source if Path(source).name == key else place)]
                 continue
             path = Path(source) / name_of_key(key)
             places += [SourceItem(key, str(path))] if path.exists() else []
@@ -106,7 +111,7 @@ class StorePictures:
         """Paths and names of the tars among the sources, by key."""
         found: dict[str, tuple[str, str]] = {}
         for source in self._sources:
-            with suppress(SourceError):  # gone, or no path at all
+            with suppress(ObjectStoreError, SourceError):  # gone, or no path at all
                 tars = [(path, name) for path, name in paths_of(source) if is_tar(name)]
                 found |= {key_of_name(name): (path, name) for path, name in tars}
         return found

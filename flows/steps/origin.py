@@ -11,7 +11,7 @@ from flows.models import LoadedModels, ModelOptions, load_models
 from flows.steps.sampled import SAMPLED
 from stores.blobs import list_blobs, read_blob, write_blob
 from stores.errors import StoreError
-from stores.places import StorePath
+from stores.places import StorePath, is_url, without_file_scheme
 from stores.store import Store
 
 CONFIG_BLOB = "precompute.json"
@@ -50,15 +50,16 @@ def keep_origin(store: Store, config: Any, origin: Origin) -> None:
 
 def portable(config: Any) -> Any:
     """A precompute run's configuration with paths that hold from any working folder."""
-    sources = tuple(
-        source
-        if source.startswith(SAMPLED)
-        else "@" + str(Path(source[1:]).absolute())
-        if source.startswith("@")
-        else str(Path(source).absolute())
-        for source in config.sources
-    )
+    sources = tuple(map(_absolute, config.sources))
     return replace(config, sources=sources, store=config.store.absolute())
+
+
+def _absolute(source: str) -> str:
+    if source.startswith(SAMPLED):
+        return source
+    mark = "@" if source.startswith("@") else ""
+    place = without_file_scheme(source.removeprefix(mark))
+    return mark + (place if is_url(place) else str(Path(place).absolute()))
 
 
 def merge_origin(stores: Sequence[StorePath], into: StorePath) -> None:

@@ -26,8 +26,8 @@ class PrecomputeConfig:
     """One precompute run."""
 
     sources: tuple[str, ...]
-    """Folders, image files, tars, patterns of those (``a-{0..9}.tar``, ``*.tar``), ``@list.txt``;
-    or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
+    """Folders, image files, tars, patterns of those (``a-{0..9}.tar``, ``*.tar``), ``@list.txt``,
+    each of them local or a URL; or one ``sampled:COUNT[?seed=S&truncation=PSI]``."""
     store: StorePath
     """The store's folder; created when absent, continued when there."""
     models: ModelOptions
@@ -110,6 +110,7 @@ def scan(config: PrecomputeConfig) -> Scan:
 
     Raises:
         SourceError: a source is missing or empty.
+        ObjectStoreError: an object store does not answer.
     """
     if config.sampled:
         return sampled_items(config.sampled.count, config.sampled.seed)

@@ -3,9 +3,14 @@
 import json
 import shutil
 import socket
+import tarfile
 
 import fsspec
+import numpy as np
 import pytest
+
+from flows.steps.looking import StorePictures
+from stores.reader import StoreReader
 
 pytestmark = pytest.mark.timeout(900)  # real processes, on a busy machine, too
 
@@ -46,6 +51,37 @@ def test_images_are_encoded_into_a_bucket_and_the_run_resumes(
     info = json.loads(remote("store", "info", f"{bucket}/faces.store", "--json").out)
     assert (info["rows"], info["inputs"], info["shards"]) == (20, 20, 2)
     assert "no problems found" in remote("store", "verify", f"{bucket}/faces.store").out
+
+
+def test_images_in_a_bucket_give_the_shards_of_the_same_images_on_the_disk(
+    remote, bucket, faces, small_shards, tmp_path
+):
+    some = tmp_path / "some"
+    some.mkdir()
+    for image in sorted(faces.glob("*.png"))[:8]:
+        shutil.copy(image, some)
+    with tarfile.open(some / "faces-0.tar", "w") as tar:
+        for image in sorted(faces.glob("*.png"))[8:12]:
+            tar.add(image, image.name)
+    fsspec.filesystem("s3").put(str(some), f"{bucket}/in", recursive=True)
+    for source, store in (
+        (str(some), tmp_path / "l.store"),
+        (f"{bucket}/in", tmp_path / "r.store"),
+    ):
+        remote("precompute", source, f"{source}/*.tar", store, *small_shards)
+    made, there = (StoreReader(tmp_path / name) for name in ("l.store", "r.store"))
+    assert len(made) == 12
+    assert made.keys == there.keys
+    for column in ("clip", "w_plus", "s"):
+        np.testing.assert_array_equal(made.column(column), there.column(column))
+    pictures = StorePictures(tmp_path / "r.store")
+    for key in (there.keys[0], there.keys[-1]):
+        picture = pictures.source(key)
+        assert picture is not None, key
+        assert picture.shape == (128, 128, 3)
+    gone = remote("precompute", f"{bucket}/no", tmp_path / "n.store", *small_shards, code=2)
+    assert "does not exist; check" in gone.err
+    assert not (tmp_path / "n.store").exists()
 
 
 def test_a_copied_store_is_indexed_searched_and_trained_from(remote, bucket, encoded, tmp_path):

@@ -5,8 +5,9 @@ import tarfile
 import pytest
 
 from stores.errors import KeyCollisionError, SourceError
+from stores.found import IMAGE_SUFFIXES
 from stores.records import Reject
-from stores.sources import IMAGE_SUFFIXES, read_image_bytes, scan_images
+from stores.sources import read_image_bytes, scan_images
 from stores.tar_members import Member, is_tar, tar_members
 
 
