@@ -61,7 +61,7 @@ def _edits_section(run: Path, result: Mapping[str, Any], config: Mapping[str, An
     baseline = result.get("reconstruction", {})
     return Section(
         title="Edits by text",
-        text=text + MEASURES_TEXT,
+        text=text + MEASURES_TEXT + " In the pictures, reconstructions are above, edits below.",
         figures={
             **{f"mean {HEADS[n]}": _figure(n, mean[n]) for n in HEADS if n in mean},
             **{f"reconstruction: {name}": _cell(value) for name, value in baseline.items()},
@@ -85,12 +85,19 @@ def _curve_section(run: Path, result: Mapping[str, Any]) -> list[Section]:
     if not result.get("curve"):
         return []
     picture = run / TRADEOFF_NAME
-    text = "Means over all prompts. Choose the strength and the threshold that keep enough."
+    text = (
+        "Means over all prompts. Choose the strength and the threshold that keep enough: to the "
+        "right more of the rest stays as it was, further up more edits succeed."
+    )
     return [
         Section(
             title="Strength and threshold",
             text=text,
-            pictures=[ReportPicture(picture.read_bytes(), "What is won against what is kept.")]
+            pictures=[
+                ReportPicture(
+                    picture.read_bytes(), "Success against preservation; one line a threshold."
+                )
+            ]
             if picture.is_file()
             else (),
             tables=[_curve_table(result["curve"])],
@@ -148,20 +155,19 @@ def _comparison_section(run: Path, result: Mapping[str, Any]) -> list[Section]:
 
 def _lost_table(found: Mapping[str, Any]) -> ReportTable:
     """Where the run is behind one method, and what the measures say of the cause."""
-    columns = [name for name in found["lost"][0] if name != "prompt"]
+    measures = [name for name in found["lost"][0] if name in HEADS]
     return ReportTable(
-        heads=["prompt", *(_lost_head(name) for name in columns)],
+        heads=["prompt", *(HEADS[name] for name in measures), "what else differs"],
         lines=[
-            [row["prompt"], *(_value(name.removeprefix("other "), row[name]) for name in columns)]
+            [
+                row["prompt"],
+                *(f"{_figure(n, row[n])} / {_figure(n, row[f'other {n}'])}" for n in measures),
+                row["cause"],
+            ]
             for row in found["lost"]
         ],
-        caption=f"Where {found['method']} (the other) is ahead, the largest lead first.",
+        caption=f"Where {found['method']} is ahead, worst first: run / {found['method']}.",
     )
-
-
-def _lost_head(name: str) -> str:
-    measure = name.removeprefix("other ")
-    return name.replace(measure, HEADS.get(measure, measure))
 
 
 def _by_prompt(measure: str, methods: Sequence[Mapping[str, Any]]) -> ReportTable:
