@@ -5,7 +5,15 @@ from typing import Any
 
 import click
 
-from flows.commands.options import DRY_RUN, JSON, PREFECT, RUN, print_result, show_config
+from flows.commands.options import (
+    DRY_RUN,
+    JSON,
+    PREFECT,
+    RUN,
+    aligned,
+    print_result,
+    show_config,
+)
 from flows.commands.problems import Checks
 from flows.commands.recording import is_recorded, run_flow
 
@@ -127,12 +135,23 @@ def _read_prompts(prompts: str) -> tuple[str, ...]:
 
 
 def _for_people(result: dict[str, Any]) -> dict[str, Any]:
-    """One line a method; what each made of each prompt is in the files."""
-    if "comparison" not in result:
-        return result
-    methods = result["comparison"]["methods"]
-    short = [{name: m[name] for name in m if name != "prompts"} for m in methods]
-    return {**result, "comparison": short}
+    """Tables in place of rows; what each method made of each prompt is in the files."""
+    tables = {
+        name: aligned(_without(result[name], "picture"))
+        for name in ("prompts", "curve")
+        if result.get(name)
+    }
+    if "comparison" in result:
+        found = result["comparison"]
+        tables["comparison"] = [
+            *aligned(_without(found["methods"], "prompts")),
+            *(each["text"] for each in found["verdicts"]),
+        ]
+    return {name: tables.get(name, value) for name, value in result.items() if value != []}
+
+
+def _without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
 
 
 def _show(done: int, total: int) -> None:

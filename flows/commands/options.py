@@ -3,7 +3,7 @@
 import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -245,6 +245,17 @@ def print_result(result: dict[str, Any], *, as_json: bool) -> None:
 def _flat(value: Any) -> Any:
     is_table = isinstance(value, dict)
     return ", ".join(f"{name} {item}" for name, item in value.items()) if is_table else value
+
+
+def aligned(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Rows of named values as the lines of a table with heads, "-" where a row lacks a value."""
+    heads = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [heads, *([str(row.get(name, "-")) for name in heads] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
 
 
 def start_logging() -> None:

@@ -17,6 +17,7 @@ from flows.steps.edit_scores import (
     score_grid,
     score_prompts,
 )
+from flows.steps.edit_verdict import verdict
 from flows.steps.train import run_store
 from pipeline.errors import CheckpointError
 from pipeline.plots import tradeoff
@@ -85,7 +86,13 @@ class Comparison:
             f"where its {self.by.kept} equals that of {name} ({kept:.3f}, to {TOLERANCE}) and at "
             f"the threshold of its grid where its {self.by.gained} is then largest."
         )
-        return {"text": text, "methods": self.methods, "curves": self.curves}
+        verdicts = [verdict(self.methods[0], peer, self.by.gained) for peer in self.methods[1:]]
+        return {
+            "text": text,
+            "verdicts": verdicts,
+            "methods": self.methods,
+            "curves": self.curves,
+        }
 
     def picture(self) -> bytes:
         """PNG: the settings of each method that no other setting of it beats in both measures."""

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from flows.config import as_jsonable
 from flows.steps.edit_comparison import COMPARISON_NAME, compare, find_peers
@@ -115,11 +116,16 @@ def _evaluate_edits(
 
 def is_evaluated(config: EvaluateConfig) -> bool:
     """Whether the output folder holds the result of these settings for the run's present mapper."""
+    document = read_evaluation(config.out)
+    return document is not None and document.items() >= _made_from(config).items()
+
+
+def read_evaluation(folder: Path) -> dict[str, Any] | None:
+    """What `evaluate` wrote there: ``config``, digests of what was measured, and ``result``."""
     try:
-        document = json.loads((config.out / RESULT_NAME).read_text(encoding="utf-8"))
-        return document.items() >= _made_from(config).items()
+        return json.loads((folder / RESULT_NAME).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return False
+        return None
 
 
 def _made_from(config: EvaluateConfig) -> dict[str, object]:

@@ -34,10 +34,11 @@ def report(target: StorePath, out: Path) -> Path:
         sections = run_sections(target)
         if is_store(store):
             sections += store_sections(store)
-        lead = f"A Delta Mapper trained from the cached vectors of {store}."
-        return write_report(out, title=f"Run {target.name}", lead=lead, sections=sections)
+        name = target.resolve().name
+        lead = f"A Delta Mapper trained from the cached vectors of {store.name}, without any text."
+        return write_report(out, title=f"Edits by text: {name}", lead=lead, sections=sections)
     if not is_store(target):
         raise StoreError(f"{target} is neither a store nor a run; give the folder of one")
-    lead = f"Vectors of a data set, computed once: {target}."
+    lead = f"Vectors of a data set, computed once: {target.name}."
     title = f"Store {target.name}"
     return write_report(out, title=title, lead=lead, sections=store_sections(target))

@@ -124,10 +124,19 @@ def test_json_table_and_pictures_say_the_same(world, measured):
         assert np.abs(before - after).mean() > 0.5
 
 
+def test_verdicts_count_every_prompt_that_the_reader_knows(measured):
+    known = [row for row in measured["prompts"] if "success" in row]
+    for found in measured["comparison"]["verdicts"]:
+        assert found["ahead"] + found["even"] + found["behind"] == len(known)
+        assert len(found["lost"]) == found["behind"]
+
+
 def test_global_directions_are_evaluated_by_the_same_command(world, call):
     options = ("--prompts", "prompts.txt", "--method", "global", "--top-k", 20, "--images", 2)
-    run = call("evaluate", "run", *options, "--out", "by-global", "--json", folder=world)
-    result = json.loads(run.out)
+    run = call("evaluate", "run", *options, "--out", "by-global", folder=world)
+    result = json.loads((world / "by-global/evaluation.json").read_text())["result"]
+    shown = re.search(r"^ *face with sunglasses +(.*)$", run.out, re.MULTILINE)
+    assert shown[1].split()[0] == str(result["prompts"][0]["rows"])
     assert all(row["channels"] == pytest.approx(20, abs=1) for row in result["prompts"])
     assert "comparison" not in result
     assert not result["curve"]
@@ -190,8 +199,12 @@ def test_the_page_shows_everything_that_was_measured(page, measured):
                   "CLIP space and delta space", "The store", "Throughput", "Images",
                   "Embedding map", "Pairs"):  # fmt: skip
         assert f">{title}</h2>" in html
+    verdicts = measured["comparison"]["verdicts"]
+    assert all(escape(found["text"]) in html for found in verdicts)
     for prompt in ASKED:
-        assert html.count(f">{prompt}</th>") == 4  # figures, and three tables of the comparison
+        lost = sum(row["prompt"] == prompt for found in verdicts for row in found["lost"])
+        # The figures, and three tables of the comparison.
+        assert html.count(f">{prompt}</th>") == 4 + lost
     assert f"{measured['edits']['success']:.1%}" in html
     assert "96 inputs = 96 rows + 0 rejects + 0 duplicates" in html
 
