@@ -7,6 +7,7 @@ and of the medium group share theirs, the fine layers are one flat vector.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, get_args
 
 import torch
@@ -37,6 +38,9 @@ class DeltaMapperConfig:
     linear_head: bool = False
     """Leave out the activation after the last layer, which weakens negative changes fivefold;
     published weights need False."""
+    min_hidden: int = 0
+    """Layers between are as wide as the codes of their group, as published, or this wide if that is
+    more: the narrow layers of a small generator leave a mapper of their width too little room."""
 
     def __post_init__(self) -> None:
         shared = COARSE_LAYERS + MEDIUM_LAYERS
@@ -54,8 +58,11 @@ class DeltaMapperConfig:
                     f"the {name} layers have widths {members}: they share one network, so they "
                     "must be equal; use a generator with equal channels up to 32 px"
                 )
-        if min(self.widths) < 1 or self.clip_dim < 1:
-            raise ShapeError(f"widths {self.widths} and clip_dim {self.clip_dim} must be positive")
+        if min(self.widths) < 1 or self.clip_dim < 1 or self.min_hidden < 0:
+            raise ShapeError(
+                f"widths {self.widths} and clip_dim {self.clip_dim} must be positive, min_hidden "
+                f"{self.min_hidden} not negative"
+            )
         if self.pixelnorm_axis not in get_args(PixelNormAxis):
             raise ShapeError(
                 f"pixelnorm_axis {self.pixelnorm_axis!r}: expected one of {get_args(PixelNormAxis)}"
@@ -83,14 +90,20 @@ class _Network(nn.Module):
     """Four equalised linear layers, after an input normalisation if `norm_dim` is given."""
 
     def __init__(
-        self, in_features: int, out_features: int, *, norm_dim: int | None, linear_head: bool
+        self,
+        in_features: int,
+        hidden: int,
+        out_features: int,
+        *,
+        norm_dim: int | None,
+        linear_head: bool = False,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [] if norm_dim is None else [PixelNorm(norm_dim)]
-        for number in range(NUM_LINEAR):
-            activated = not (linear_head and number == NUM_LINEAR - 1)
-            width = in_features if number == 0 else out_features
-            layers.append(EqualLinear(width, out_features, lr_mul=LR_MUL, activated=activated))
+        widths = [in_features, *[hidden] * (NUM_LINEAR - 1), out_features]
+        for number, (before, after) in enumerate(pairwise(widths), start=1):
+            activated = not (linear_head and number == NUM_LINEAR)
+            layers.append(EqualLinear(before, after, lr_mul=LR_MUL, activated=activated))
         self.mapping = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -110,9 +123,12 @@ class DeltaMapper(nn.Module):
         shared_axis = 1 if config.pixelnorm_axis == "layers" else -1
         for name, rows, width in config.groups:
             axis = shared_axis if rows > 1 else 1
-            style = _Network(width, width, norm_dim=axis, linear_head=False)
-            condition = _Network(2 * config.clip_dim, width, norm_dim=1, linear_head=False)
-            fusion = _Network(2 * width, width, norm_dim=None, linear_head=config.linear_head)
+            inner = max(width, config.min_hidden)
+            style = _Network(width, inner, inner, norm_dim=axis)
+            condition = _Network(2 * config.clip_dim, inner, inner, norm_dim=1)
+            fusion = _Network(
+                2 * inner, inner, width, norm_dim=None, linear_head=config.linear_head
+            )
             self.add_module(f"sm_{name}", style)
             self.add_module(f"cm_{name}", condition)
             self.add_module(f"fm_{name}", fusion)

@@ -25,6 +25,7 @@ FAST_BATCH = 128
 FAST_LEARNING_RATE = 1.0
 FAST_EMA_DECAY = 0.999
 FAST_SIGNATURE = 2.0
+FAST_MIN_HIDDEN = 256
 WARMUP_SHARE = 0.03
 """Share of the steps in which the learning rate of `fast` rises from 0."""
 
@@ -76,6 +77,10 @@ class TrainConfig:
     """See `DeltaMapperConfig`. None: `fast` has one, because z-scored changes are negative as often
     as positive."""
 
+    min_hidden: int | None = None
+    """See `DeltaMapperConfig`. None: 0 (`official`), 256 (`fast`). Published generators are wider,
+    so only the mappers of small ones grow."""
+
     pairs: PairConfig = field(default_factory=PairConfig)
     """How training pairs are drawn; held-out pairs are always random ones."""
 
@@ -120,6 +125,8 @@ class TrainConfig:
             problems.append(f"learning_rate is {self.learning_rate}: must be positive")
         if self.layer_signature is not None and self.layer_signature < 0:
             problems.append(f"layer_signature is {self.layer_signature}: 0 or more")
+        if self.min_hidden is not None and self.min_hidden < 0:
+            problems.append(f"min_hidden is {self.min_hidden}: 0 or more")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             problems.append(f"ema_decay is {self.ema_decay}: 0 or more, below 1")
         if min(self.mse_weight, self.cosine_weight) < 0 or not self.mse_weight + self.cosine_weight:
@@ -165,6 +172,8 @@ class Recipe:
     """Variant of the mapper."""
     linear_head: bool
     """Variant of the mapper."""
+    min_hidden: int
+    """Variant of the mapper."""
 
     def learning_rate_at(self, step: int) -> float:
         """Step size of update `step`, counted from 0."""
@@ -190,6 +199,7 @@ def resolve(config: TrainConfig, num_rows: int) -> Recipe:
     rate = config.learning_rate or (PUBLISHED_LEARNING_RATE if published else FAST_LEARNING_RATE)
     ema_decay = 0.0 if published else FAST_EMA_DECAY
     signature = 0.0 if published else FAST_SIGNATURE
+    min_hidden = 0 if published else FAST_MIN_HIDDEN
     return Recipe(
         steps=steps,
         batch_size=batch_size,
@@ -201,4 +211,5 @@ def resolve(config: TrainConfig, num_rows: int) -> Recipe:
         ema_decay=ema_decay if config.ema_decay is None else config.ema_decay,
         pixelnorm_axis=config.pixelnorm_axis or ("layers" if published else "channels"),
         linear_head=not published if config.linear_head is None else config.linear_head,
+        min_hidden=min_hidden if config.min_hidden is None else config.min_hidden,
     )

@@ -80,6 +80,7 @@ class TrainingRun:
             clip_dim=rows.rows(train_rows[:1], ("clip",))["clip"].shape[1],
             pixelnorm_axis=self.recipe.pixelnorm_axis,
             linear_head=self.recipe.linear_head,
+            min_hidden=self.recipe.min_hidden,
         )
         weights = LossWeights(config.mse_weight, config.cosine_weight)
         self.state = TrainingState(

@@ -120,6 +120,21 @@ def test_a_linear_head_drops_only_the_last_activation():
     torch.testing.assert_close(activated, curved(s, condition))
 
 
+def test_narrow_groups_get_wider_hidden_layers_and_wide_ones_stay_as_published():
+    widths = (8,) * 7 + (40, 40)
+    mapper = DeltaMapper(DeltaMapperConfig(widths=widths, clip_dim=6, min_hidden=32))
+    shapes = {name: tuple(value.shape) for name, value in mapper.state_dict().items()}
+    assert shapes["sm_coarse.mapping.1.weight"] == (32, 8)
+    assert shapes["cm_coarse.mapping.1.weight"] == (32, 12)
+    assert shapes["fm_coarse.mapping.0.weight"] == (32, 64)
+    assert shapes["fm_coarse.mapping.3.weight"] == (8, 32)
+    published = DeltaMapper(DeltaMapperConfig(widths=widths, clip_dim=6)).state_dict()
+    fine = {name: tuple(v.shape) for name, v in published.items() if "_fine" in name}
+    assert fine.items() <= shapes.items()
+    change = mapper(torch.randn(3, sum(widths)), torch.randn(3, 12))
+    assert change.shape == (3, sum(widths))
+
+
 def test_layouts_that_cannot_share_networks_are_refused():
     with pytest.raises(ShapeError, match="medium layers have widths"):
         DeltaMapperConfig(widths=(8, 8, 8, 8, 4, 4, 4, 4))

@@ -10,7 +10,7 @@ def test_the_official_recipe_is_the_published_run():
     assert recipe.batch_size == 64
     assert not recipe.z_score
     assert recipe.ema_decay == 0
-    assert (recipe.pixelnorm_axis, recipe.linear_head) == ("layers", False)
+    assert (recipe.pixelnorm_axis, recipe.linear_head, recipe.min_hidden) == ("layers", False, 0)
     assert {recipe.learning_rate_at(step) for step in (0, 1000, 201_561)} == {0.5}
 
 
@@ -35,6 +35,8 @@ def test_settings_that_are_given_win_over_the_recipe():
 def test_wrong_settings_are_refused_all_at_once():
     with pytest.raises(PipelineError, match=r"steps is 0.*learning_rate is -1"):
         TrainConfig(steps=0, learning_rate=-1.0)
+    with pytest.raises(PipelineError, match="min_hidden is -1"):
+        TrainConfig(min_hidden=-1)
     with pytest.raises(PipelineError, match="recipe is 'slow'"):
         TrainConfig(recipe="slow")  # pyright: ignore[reportArgumentType] - the point of the test
     with pytest.raises(PipelineError, match="one of them positive"):
