@@ -25,7 +25,6 @@ from flows.steps.relevance import RelevanceRun, estimate_relevance
 from flows.steps.report import ReportPicture, Section, store_section, write_report
 from flows.steps.sheets import neighbour_sheet, pair_sheet, write_picture
 from flows.steps.train import CURVE_NAME, TrainRun, train
-from pipeline.editing import PUBLISHED_THRESHOLD
 from pipeline.pairs import PairConfig
 from pipeline.pictures import label_grid
 from pipeline.training import Record, TrainConfig
@@ -61,10 +60,10 @@ class DemoConfig:
     """Avatars to render and encode."""
     seed: int = 0
     """Seed of the avatars; the bundled models were trained on other seeds."""
-    strength: float = 1.0
-    """Strength of the edits."""
-    threshold: float = PUBLISHED_THRESHOLD
-    """Relevance threshold of the edits."""
+    strength: float = 0.8
+    """Strength of the edits; docs/evaluation.md has the curves it was chosen from."""
+    threshold: float = 0.0
+    """Relevance threshold of the edits; 0 lets every channel change."""
     training: TrainConfig = field(default_factory=TrainConfig)
     """How the Delta Mapper is trained."""
 
