@@ -81,7 +81,7 @@ def test_clip_reads_the_attribute_without_training_on_it(attribute):
     truth = [visible(person, attribute) for person in held_out()[1]]
     hits = [names[g] == t for g, t in zip(guesses, truth, strict=True) if t is not None]
     assert len(hits) > COUNT / 2
-    assert np.mean(hits) >= 0.9
+    assert np.mean(hits) >= 0.95
 
 
 @cache
@@ -94,7 +94,7 @@ def reconstructions():
 
 
 def test_the_encoder_and_generator_reconstruct_held_out_avatars():
-    assert psnr(reconstructions(), to_float(held_out()[0])) >= 22.0
+    assert psnr(reconstructions(), to_float(held_out()[0])) >= 25.0
 
 
 def readings_right(pixels):
@@ -111,7 +111,13 @@ def test_the_reader_reads_drawings():
 
 def test_reconstructions_show_the_attributes():
     right = readings_right(np.asarray(to_uint8(reconstructions())))
-    assert np.mean(list(right.values())) >= 0.9
+    assert np.mean(list(right.values())) >= 0.93
+
+
+def test_colours_are_in_s_where_edits_reach_them():
+    generator, _ = load_generator(model_set("avatar").generator_path(BUNDLED_FOLDER))
+    w_plus = torch.randn(2, generator.layout.num_w, generator.style_dim)
+    assert all(torch.equal(*style) for style in generator.rgb_styles(w_plus))
 
 
 def test_every_attribute_weighs_the_same_however_few_pixels_show_it():
