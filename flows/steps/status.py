@@ -22,6 +22,7 @@ from flows.steps.progress import Stopwatch
 from flows.steps.workplace import Workplace
 from stores.atomic import make_folder, write_atomic
 from stores.errors import StoreError
+from stores.places import StorePath
 from stores.plan import Plan
 from stores.store import Store
 
@@ -47,6 +48,8 @@ class RunStatus:
         self._end = threading.Event()
         self._writer = threading.Thread(target=self._keep_writing, name="status", daemon=True)
         self._is_writable = True
+        # A run with nothing to do must not hide the figures of the one that did it.
+        self._has_news = bool(plan.shards) or not _is_done(self._path)
         self.shards_done = self.shards_failed = self.inputs_done = self.rows = self.rejects = 0
         self.failures: list[dict[str, Any]] = []
 
@@ -83,6 +86,8 @@ class RunStatus:
 
     def _write(self, state: str) -> None:
         """A status that cannot be written must not stop the work that it is about."""
+        if not self._has_news:
+            return
         try:
             write_atomic(self._path, json.dumps(self._snapshot(state), indent=1).encode())
             self._is_writable = True
@@ -121,3 +126,11 @@ class RunStatus:
             ],
             "failures": self.failures[:MAX_FAILURES],
         }
+
+
+def _is_done(path: StorePath) -> bool:
+    """Whether the last run's status says that it left nothing to do."""
+    try:
+        return json.loads(path.read_bytes())["state"] == DONE
+    except (OSError, StoreError, ValueError, KeyError, TypeError):
+        return False

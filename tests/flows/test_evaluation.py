@@ -21,7 +21,7 @@ face with sunglasses
 quantum chromodynamics
 """
 ASKED = ["face with sunglasses", "face with a beard", "quantum chromodynamics"]
-SETTING = ("--images", 4, "--strength", 1.5, "--threshold", 0.05)
+SETTING = ("--images", 4, "--strength", 1.5, "--threshold", 0.01)
 PHONE_PX = 390
 
 

@@ -73,6 +73,8 @@ def test_a_finished_run_tells_what_it_did_and_leaves_a_clean_store(
     assert status["run"]["inputs"] == {"planned": 96, "done": 96, "rows": 96, "rejects": 0}
     assert (status["rows"], status["shards"]) == (96, 6)
     assert verify_store(store, full=True) == []
+    call("precompute", faces, store, *small_shards, "--split-eval", 0.25)
+    assert json.loads(call("status", store, "--json").out) == status, "nothing was left to do"
 
 
 def test_watching_ends_with_the_run(call, encoded):
