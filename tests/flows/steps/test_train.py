@@ -1,11 +1,13 @@
 """A run's folder: what it claims, keeps and continues; and what the trainer never loads."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from flows.steps.index import IndexConfig, index_store
 from flows.steps.splits import eval_rows
 from flows.steps.train import TrainRun, run_store, train
 from pipeline.errors import CheckpointError
@@ -120,6 +122,9 @@ def test_training_loads_no_generator_no_encoder_and_no_clip(encoded, tmp_path):
 
 
 def test_pairs_of_the_nearest_policy_train_too(encoded, tmp_path):
+    store = tmp_path / "faces.store"
+    shutil.copytree(encoded, store)
+    index_store(IndexConfig(store=store, neighbours=4))
     pairs = PairConfig(policy="nearest", num_neighbours=4)
-    result = train(run_of(encoded, tmp_path / "run", pairs=pairs))
+    result = train(run_of(store, tmp_path / "run", pairs=pairs))
     assert result.trained.step == 6
