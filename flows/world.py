@@ -2,7 +2,7 @@
 
 Six stages, each resumable by running the same command again: avatars, attribute reader, CLIP, its
 text tower once more, generator and encoder, mapping network. The files that ship are written last.
-About two hours and a half on two cores.
+By the times of its parts, two hours and a half on two cores.
 """
 
 import io
