@@ -32,13 +32,18 @@ def bucket(s3):
     return f"s3://{s3.new_bucket()}"
 
 
+def copy_first(images, count, folder):
+    """A new folder with the first `count` of a folder's images."""
+    folder.mkdir()
+    for image in sorted(images.glob("*.png"))[:count]:
+        shutil.copy(image, folder)
+    return folder
+
+
 def test_images_are_encoded_into_a_bucket_and_the_run_resumes(
     remote, bucket, faces, small_shards, tmp_path
 ):
-    some = tmp_path / "some"
-    some.mkdir()
-    for image in sorted(faces.glob("*.png"))[:20]:
-        shutil.copy(image, some)
+    some = copy_first(faces, 20, tmp_path / "some")
     command = ("precompute", some, f"{bucket}/faces.store", *small_shards, "--json")
     first = json.loads(remote(*command).out)
     assert (first["store"], first["rows"], first["shards_made"]) == (
@@ -56,10 +61,7 @@ def test_images_are_encoded_into_a_bucket_and_the_run_resumes(
 def test_images_in_a_bucket_give_the_shards_of_the_same_images_on_the_disk(
     remote, bucket, faces, small_shards, tmp_path
 ):
-    some = tmp_path / "some"
-    some.mkdir()
-    for image in sorted(faces.glob("*.png"))[:8]:
-        shutil.copy(image, some)
+    some = copy_first(faces, 8, tmp_path / "some")
     with tarfile.open(some / "faces-0.tar", "w") as tar:
         for image in sorted(faces.glob("*.png"))[8:12]:
             tar.add(image, image.name)
