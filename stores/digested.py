@@ -21,6 +21,10 @@ class Sink(Protocol):
         ...
 
 
+_WRITE_BYTES = 8 << 20
+"""How much is written before the disk is told to begin; less would be many small commands."""
+
+
 class DigestedFile:
     """A new file, written in order by one thread while another computes its digest.
 
@@ -28,8 +32,13 @@ class DigestedFile:
     block waits for both.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, sync: bool) -> None:
         """Make the file, or empty it.
+
+        Args:
+            path: Where.
+            sync: Whether `wait_synced` will be asked for. The disk then begins with the first
+                bytes, not with the last.
 
         Raises:
             OSError: It cannot be made.
@@ -39,7 +48,8 @@ class DigestedFile:
         self._disk, self._hasher = ThreadPoolExecutor(1), ThreadPoolExecutor(1)  # each in order
         self._writes: deque[Future[None]] = deque()
         self._hashes: deque[Future[None]] = deque()
-        self._sync: Future[None] | None = None
+        self._last_sync: Future[None] | None = None
+        self._sync = sync
 
     def __enter__(self) -> Self:
         return self
@@ -66,11 +76,14 @@ class DigestedFile:
 
     def _write_all(self, view: memoryview) -> None:
         while view:
-            view = view[self._file.write(view) :]
+            size = self._file.write(view[:_WRITE_BYTES])
+            view = view[size:]
+            if self._sync:
+                _begin_writing_out(self._file.fileno(), self._file.tell() - size, size)
 
-    def begin_sync(self) -> None:
-        """Make the bytes survive power loss, beginning as soon as the last are written."""
-        self._sync = self._disk.submit(os.fsync, self._file.fileno())
+    def end(self) -> None:
+        """Say that no more comes: the file is synced as soon as it is written."""
+        self._last_sync = self._disk.submit(os.fsync, self._file.fileno())
 
     def wait_written(self) -> None:
         """Wait until everything is in the file.
@@ -82,17 +95,27 @@ class DigestedFile:
             write.result()
 
     def wait_synced(self) -> None:
-        """Wait until everything survives power loss.
+        """Wait until everything survives power loss; `end` comes first.
 
         Raises:
             OSError: The disk is full, or fails.
         """
-        assert self._sync is not None, "begin_sync comes first"
+        assert self._last_sync is not None, "end comes first"
         self.wait_written()
-        self._sync.result()
+        self._last_sync.result()
 
     def sha256(self) -> str:
         """The digest of everything written, in hexadecimal, when it is ready."""
         for update in self._hashes:
             update.result()
         return self._digest.hexdigest()
+
+
+def _begin_writing_out(descriptor: int, begin: int, size: int) -> None:
+    """Let the disk begin with these bytes now, which the next sync would wait for.
+
+    Linux does so when told that they will not be needed soon; what is on its way stays cached.
+    Other systems may ignore it.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)

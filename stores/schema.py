@@ -1,6 +1,6 @@
 """The columns of a store: names, shapes and dtypes, but not their meaning."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -183,6 +183,10 @@ class Schema:
 
 def all_finite(rows: np.ndarray) -> bool:
     """Whether there is neither NaN nor infinity in floating-point rows [N, *shape]."""
+    return all(np.isfinite(rows[block]).all() for block in cached_blocks(rows))
+
+
+def cached_blocks(rows: np.ndarray) -> Iterator[slice]:
+    """Slices of rows [N, *shape] that stay in a processor's cache while they are worked on."""
     num_rows = max(1, _BLOCK_VALUES // max(1, int(np.prod(rows.shape[1:], dtype=np.int64))))
-    starts = range(0, len(rows), num_rows)
-    return all(np.isfinite(rows[start : start + num_rows]).all() for start in starts)
+    return (slice(start, start + num_rows) for start in range(0, len(rows), num_rows))

@@ -19,7 +19,7 @@ from stores.manifest import ShardEntry
 from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
 from stores.records import Input, Reject, inputs_to_bytes, listing_to_bytes, rejects_to_bytes
-from stores.schema import all_finite
+from stores.schema import cached_blocks
 from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
@@ -48,7 +48,7 @@ class ShardWriter:
         }
 
     def add(self, keys: Sequence[str], rows: Rows) -> None:
-        """Take rows over.
+        """Take rows over; the arrays must stay as they are until `commit`.
 
         A row with NaN or infinite values, or with values beyond the range of a scaled column,
         becomes a reject `not_finite`: it would poison whatever is computed from the store.
@@ -71,14 +71,15 @@ class ShardWriter:
         if num_rows != len(keys):
             raise StoreError(f"{len(keys)} keys for {num_rows} rows")
         self._check_new(keys)
-        places = [self._place[key] for key in keys]
-        for name, array in rows.items():
-            self._columns[name][places] = array
+        places = np.array([self._place[key] for key in keys], dtype=np.int64)
         self._filled[places] = True
-        for row, name in _not_finite(rows).items():
-            self._filled[places[row]] = False
-            detail = f"column {name} has NaN or infinite values{self._range(name)}"
-            self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
+        if len(keys) == len(self._plan.items) and (np.diff(places) == 1).all():
+            self._columns = dict(rows)  # a whole shard, in order: nothing to collect
+        for name, array in rows.items():
+            for row in _copy(array, self._columns[name], places):
+                self._filled[places[row]] = False
+                detail = f"column {name} has NaN or infinite values{self._range(name)}"
+                self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
 
     def _range(self, name: str) -> str:
         scaled = self._store.header.schema[name].scaling is not None
@@ -128,15 +129,16 @@ class ShardWriter:
         header = self._store.header
         keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
+        objects = isinstance(self._store.path, ObjectPath)
         with (
             staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard,
-            DigestedFile(shard) as file,
+            DigestedFile(shard, sync=not objects) as file,
         ):
             write_shard = shard_format(header.shard_format).write_shard
             write_shard(file, keys, self._rows(), header.schema, header.to_json())
-            if isinstance(self._store.path, ObjectPath):
+            if objects:
                 return self._commit_to_objects(shard, file)
-            file.begin_sync()
+            file.end()
             return self._commit_to_folder(shard, file)
 
     def _commit_to_objects(self, shard: Path, file: DigestedFile) -> ShardEntry:
@@ -250,13 +252,19 @@ class ShardWriter:
             )
 
 
-def _not_finite(rows: Rows) -> dict[int, str]:
-    """Rows with NaN or infinite values, each with the name of a column that has them."""
-    faults: dict[int, str] = {}
-    for name, array in rows.items():
-        if array.dtype.kind == "f" and not all_finite(array):
-            finite = np.isfinite(array).all(axis=tuple(range(1, array.ndim)))
-            faults |= dict.fromkeys(np.flatnonzero(~finite).tolist(), name)
+def _copy(rows: np.ndarray, column: np.ndarray, places: np.ndarray) -> list[int]:
+    """Copy rows [N, *shape] to `places` [N] of a column, unless they are the column.
+
+    Returns:
+        The rows with NaN or infinite values.
+    """
+    faults: list[int] = []
+    for block in cached_blocks(rows):
+        if column is not rows:
+            column[places[block]] = rows[block]
+        if rows.dtype.kind == "f" and not np.isfinite(rows[block]).all():
+            finite = np.isfinite(rows[block]).all(axis=tuple(range(1, rows.ndim)))
+            faults += (block.start + np.flatnonzero(~finite)).tolist()
     return faults
 
 

@@ -48,6 +48,25 @@ def test_rows_lie_in_the_order_of_the_plan_whatever_the_order_they_come_in(run, 
     assert run.digests(store.path) == run.digests(other.path)
 
 
+def test_a_whole_shard_in_order_is_written_as_it_is_and_stays_the_callers(run, store, tmp_path):
+    other = _create(run, tmp_path / "o.store")
+    whole, parts = ShardWriter(store, _plan()), ShardWriter(other, _plan())
+    keys = sorted(KEYS)
+    rows = _rows(run, keys)
+    rows["s"][1, 2] = np.nan
+    before = {name: array.copy() for name, array in rows.items()}
+    for array in rows.values():
+        array.flags.writeable = False  # as those of a memory map
+    whole.add(keys, rows)
+    for row, key in enumerate(keys):
+        parts.add([key], {name: array[row : row + 1] for name, array in rows.items()})
+    assert whole.commit() == parts.commit()
+    assert run.digests(store.path) == run.digests(other.path)
+    assert [reject.key for reject in store.read_rejects(0)] == [keys[1]]
+    for name, array in rows.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_keys_of_any_text_come_back_with_their_rows(run, store):
     writer = ShardWriter(store, _plan())
     writer.add(KEYS, _rows(run, KEYS))
