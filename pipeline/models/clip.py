@@ -193,7 +193,7 @@ def load_clip(
         towers = _build_towers(config, getattr(torch, resolved))
         fill_towers(towers, state, name, weights)
     _lower_image_tower(towers.visual, getattr(torch, resolved))
-    if resolved == "float32" and place.type == "cpu":
+    if place.type == "cpu":
         use_fast_products(towers.visual)
     return ClipModel(
         towers.requires_grad_(requires_grad=False).eval().to(place),

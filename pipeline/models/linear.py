@@ -1,17 +1,26 @@
 """Linear layers on processors by oneDNN, which uses the widest vectors of any maker's processor.
 
 torch multiplies float32 matrices by MKL, whose kernels for AMD's processors stop at AVX2: half the
-speed of AVX-512. In bfloat16 torch takes oneDNN itself.
+speed of AVX-512. In bfloat16 torch takes oneDNN itself. What follows a product, such as an activation,
+oneDNN can do while the result is still in a register.
 """
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+QUICK_GELU = 1.702
+"""OpenAI's CLIP has x sigmoid(1.702 x) where others have GELU."""
+
+_MLP_LAYERS = 3
+
 _ONEDNN: Any = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
 """What torch's own compiler calls for linear layers; None in builds of torch without oneDNN."""
+
+_ONEDNN_BF16: Any = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -100,14 +109,54 @@ class FastSelfAttention(nn.Module):
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
 
 
+class FastMlp(nn.Sequential):
+    """Linear layer, GELU or QuickGELU, linear layer, the activation made inside the first product.
+
+    A pass of its own over the hidden values would read and write several times what the block
+    takes in. With gradients it computes as its layers would one by one.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """[..., in] -> [..., out]."""
+        first, activation, last = self
+        if torch.is_grad_enabled() or not _has_fused_products(input):
+            return super().forward(input)
+        rows = input.reshape(-1, input.shape[-1])
+        if isinstance(activation, nn.GELU):
+            approximate = activation.approximate
+            hidden = _ONEDNN(rows, first.weight, first.bias, "gelu", [], approximate)
+            out = linear(hidden, last.weight, last.bias)
+        else:
+            # x sigmoid(a x) = swish(a x) / a, and oneDNN's swish has no a.
+            a = QUICK_GELU
+            hidden = _ONEDNN(rows * a, first.weight, first.bias * a, "swish", [], "")
+            out = linear(hidden, last.weight, last.bias * a) / a
+        return out.reshape(*input.shape[:-1], -1)
+
+
+def _has_fused_products(x: Tensor) -> bool:
+    if x.dtype == torch.bfloat16 and x.device.type == "cpu":
+        is_plain = not torch.is_autocast_enabled("cpu") and _ONEDNN is not None
+        return is_plain and _ONEDNN_BF16()
+    return has_fast_products(x)
+
+
 def use_fast_products(tower: nn.Module) -> None:
-    """Replace the linear and self-attention layers inside `tower` by those of this module.
+    """Replace layers inside an image tower of open_clip by the faster ones of this module.
 
     Only exact types are replaced, and attention only as open_clip's towers use it: batch first, of
     an input with itself, no dropout. State-dict keys stay what they are.
+
+    Args:
+        tower: of float32 or bfloat16 weights; in bfloat16 torch's own products and attention are as
+            fast, and only those with an activation are replaced.
     """
     for name, child in list(tower.named_children()):
-        if type(child) is nn.Linear:
+        if _is_mlp(child):
+            fused = FastMlp(OrderedDict(child.named_children()))
+            use_fast_products(fused)
+            setattr(tower, name, fused)
+        elif type(child) is nn.Linear and child.weight.dtype == torch.float32:
             setattr(tower, name, FastLinear(child))
         elif type(child) is nn.MultiheadAttention and _is_plain(child):
             setattr(tower, name, FastSelfAttention(child))
@@ -115,6 +164,18 @@ def use_fast_products(tower: nn.Module) -> None:
             use_fast_products(child)
 
 
+def _is_mlp(module: nn.Module) -> bool:
+    from open_clip.transformer import QuickGELU
+
+    if type(module) is not nn.Sequential or len(module) != _MLP_LAYERS:
+        return False
+    first, activation, last = module
+    has_biases = all(type(m) is nn.Linear and m.bias is not None for m in (first, last))
+    return has_biases and type(activation) in (nn.GELU, QuickGELU)
+
+
 def _is_plain(attention: nn.MultiheadAttention) -> bool:
-    has_one_weight = attention.in_proj_weight is not None and attention.bias_k is None
-    return has_one_weight and attention.batch_first and not attention.add_zero_attn
+    weight = attention.in_proj_weight
+    if weight is None or weight.dtype != torch.float32:
+        return False
+    return attention.bias_k is None and attention.batch_first and not attention.add_zero_attn
