@@ -1,8 +1,8 @@
 """Linear layers on processors by oneDNN, which uses the widest vectors of any maker's processor.
 
 torch multiplies float32 matrices by MKL, whose kernels for AMD's processors stop at AVX2: half the
-speed of AVX-512. In bfloat16 torch takes oneDNN itself. What follows a product, such as an activation,
-oneDNN can do while the result is still in a register.
+speed of AVX-512. In bfloat16 torch takes oneDNN itself. What follows a product, such as an
+activation, oneDNN can do while the result is still in a register.
 """
 
 from collections import OrderedDict
