@@ -15,7 +15,6 @@ from pipeline.errors import PromptError, WeightsError
 from pipeline.images import pixel_tensor, to_float, to_uint8
 from pipeline.models.clip_pre import CLIP_PRES, ClipInput, ClipPre, box7_input, official_input
 from pipeline.models.clip_weights import fill_towers, image_tower, read_clip_state
-from pipeline.models.linear import use_fast_products
 from pipeline.models.weights_file import is_torchscript
 from pipeline.shapes import Pixels, assert_shape
 
@@ -194,6 +193,8 @@ def load_clip(
         fill_towers(towers, state, name, weights)
     _lower_image_tower(towers.visual, getattr(torch, resolved))
     if place.type == "cpu":
+        from pipeline.models.fast_towers import use_fast_products
+
         use_fast_products(towers.visual)
     return ClipModel(
         towers.requires_grad_(requires_grad=False).eval().to(place),

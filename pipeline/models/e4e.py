@@ -5,6 +5,7 @@ latent is not part of the encoder; `E4E.forward` adds it.
 """
 
 import math
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
@@ -187,15 +188,27 @@ def _upsampled(x: Tensor, like: Tensor) -> Tensor:
 
 
 class E4E(nn.Module):
-    """Encoder plus the average latent: images [N, 3, H, W] in -1..1 -> W+ [N, L, D]."""
+    """Encoder plus the average latent: images [N, 3, H, W] in -1..1 -> W+ [N, L, D].
+
+    Attributes:
+        encoder: its convolutions' weights lie channels last, as processors and GPUs want them.
+        precision: float32, or bfloat16 or float16 for the encoder under torch's autocast.
+    """
 
     latent_avg: Tensor
 
-    def __init__(self, encoder: Encoder, latent_avg: Tensor) -> None:
+    def __init__(self, encoder: Encoder, latent_avg: Tensor, *, precision: str = "float32") -> None:
         super().__init__()
-        self.encoder = encoder
+        self.encoder: Encoder = encoder.to(memory_format=torch.channels_last)
+        self.precision = precision
         self.register_buffer("latent_avg", latent_avg)
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 in, float32 out."""
-        return self.encoder(images).float() + self.latent_avg
+        images = images.contiguous(memory_format=torch.channels_last)
+        with ExitStack() as stack:
+            if self.precision != "float32":
+                dtype = getattr(torch, self.precision)
+                stack.enter_context(torch.autocast(images.device.type, dtype))
+            codes = self.encoder(images)
+        return codes.float() + self.latent_avg

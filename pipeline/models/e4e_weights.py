@@ -30,7 +30,7 @@ CAR_ASPECT = 3 / 4
 
 
 def load_e4e(
-    path: Path, generator: Generator, *, sha256: str | None = None
+    path: Path, generator: Generator, *, sha256: str | None = None, precision: str = "float32"
 ) -> tuple[E4E, FileInfo]:
     """A frozen e4e encoder whose codes fit `generator`.
 
@@ -42,6 +42,7 @@ def load_e4e(
         path: e4e checkpoint, bare encoder state dict, or safetensors.
         generator: what the codes are for.
         sha256: digest that the file must have.
+        precision: `E4E.precision`.
 
     Raises:
         WeightsError: damaged or unsafe file, another architecture, missing or unknown entries, or
@@ -66,7 +67,7 @@ def load_e4e(
     _check_fit(config, generator, path)
     encoder = build_empty(Encoder, config)
     fill(encoder, state, f"{path}: e4e encoder with {config.num_w} codes")
-    model = E4E(encoder, _code_offsets(latent_avg, config, path))
+    model = E4E(encoder, _code_offsets(latent_avg, config, path), precision=precision)
     return model.eval().requires_grad_(requires_grad=False), file.info
 
 

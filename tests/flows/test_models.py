@@ -27,8 +27,19 @@ def test_only_the_models_that_the_columns_take_are_needed(columns, clip_pre, sam
 
 
 def test_every_wrong_option_is_named_at_once():
-    with pytest.raises(ValueError, match=r"columns: 'z' .*clip_pre: 'b' .*device: 'tpu'"):
-        options(columns=("z",), clip_pre="b", device="tpu")
+    rules = r"columns: 'z' .*clip_pre: 'b' .*e4e_precision: 'auto' .*device: 'tpu'"
+    with pytest.raises(ValueError, match=rules):
+        options(columns=("z",), clip_pre="b", e4e_precision="auto", device="tpu")
+
+
+def test_the_precision_of_e4e_is_in_the_fingerprints_of_its_columns():
+    half = options(e4e_precision="bfloat16")
+    found = load_models(half).fingerprints(half, "photo")
+    exact = load_models(options()).fingerprints(options(), "photo")
+    assert found["clip"] == exact["clip"]
+    for column in ("w_plus", "s"):
+        assert found[column] == exact[column].replace("precision=float32", "precision=bfloat16")
+        assert found[column] != exact[column]
 
 
 def test_a_set_or_files_must_be_named():
