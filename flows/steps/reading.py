@@ -1,7 +1,7 @@
 """Reading and decoding images ahead of the models, in threads, in order, with bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +18,9 @@ from stores.sources import SourceItem, read_image_bytes
 
 MAX_WAITING_BYTES = 512 * 2**20
 """Pictures that may wait for the models; fewer images wait when they are large."""
+
+GROUP_ITEMS, GROUP_BYTES = 16, 64 * 2**10
+"""Images and bytes of files that one thread reads at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +85,52 @@ def decode_ahead(
     At most `depth` images wait, and fewer when they are large: the limit follows the largest image
     seen so far, so that memory depends neither on the number nor on the size of the images.
     """
-    waiting: deque[Future[Decoded]] = deque()
-    largest_bytes = 0
+    waiting: deque[tuple[int, Future[list[Decoded]]]] = deque()
+    num_waiting = largest_bytes = 0
 
-    def take() -> Decoded:
-        nonlocal largest_bytes
-        decoded = waiting.popleft().result()
-        if decoded.views is not None:
-            largest_bytes = max(largest_bytes, decoded.views.nbytes)
+    def take() -> list[Decoded]:
+        nonlocal num_waiting, largest_bytes
+        size, group = waiting.popleft()
+        decoded = group.result()
+        num_waiting -= size
+        sizes = (image.views.nbytes for image in decoded if image.views is not None)
+        largest_bytes = max(largest_bytes, *sizes, 0)
         return decoded
 
     with ThreadPoolExecutor(num_workers, thread_name_prefix="decode") as pool:
         try:
-            for item in items:
-                while len(waiting) >= _limit(depth, num_workers, largest_bytes):
-                    yield take()
-                waiting.append(pool.submit(read, item))
+            for group in groups(items, max(1, depth // (2 * num_workers))):
+                limit = _limit(depth, num_workers, largest_bytes)
+                while waiting and num_waiting + len(group) > limit:
+                    yield from take()
+                waiting.append((len(group), pool.submit(_read_all, read, group)))
+                num_waiting += len(group)
             while waiting:
-                yield take()
+                yield from take()
         finally:
-            for future in waiting:
+            for _, future in waiting:
                 future.cancel()
+
+
+def groups(items: Iterable[SourceItem], most_items: int) -> Iterator[list[SourceItem]]:
+    """What one thread reads before it looks for more: one large image, or some small ones.
+
+    Handing an image of a few kilobytes from thread to thread costs more than decoding it.
+    """
+    group: list[SourceItem] = []
+    size_bytes = 0
+    for item in items:
+        group.append(item)
+        size_bytes += item.size_bytes
+        if len(group) >= min(most_items, GROUP_ITEMS) or size_bytes >= GROUP_BYTES:
+            yield group
+            group, size_bytes = [], 0
+    if group:
+        yield group
+
+
+def _read_all(read: Callable[[SourceItem], Decoded], group: list[SourceItem]) -> list[Decoded]:
+    return [read(item) for item in group]
 
 
 def _limit(depth: int, num_workers: int, largest_bytes: int) -> int:

@@ -124,11 +124,17 @@ def ratio_to_the_slowest(stages, title, table):
     return whole / best[slowest], slowest, whole / limit
 
 
+def compare(stages, title, table):
+    """On processors decoding takes its time from the models: then their sum is the limit."""
+    over_slowest, slowest, over_sum = ratio_to_the_slowest(stages, title, table)
+    what = f"precompute end to end, {title}"
+    table.told(what, over_slowest, against=f"its slowest stage alone: {slowest}")
+    against = "the slowest stage, or all one after the other where they share processors"
+    table.at_least(what, max(over_slowest, over_sum), WANTED, against=against)
+
+
 def test_end_to_end_rate_is_that_of_the_slowest_stage(images, tmp_path, table):
-    stages = Stages(images, tmp_path, MODELS)
-    ratio, slowest, _ = ratio_to_the_slowest(stages, "avatars", table)
-    against = f"its slowest stage alone: {slowest}"
-    table.at_least("precompute end to end, avatars", ratio, WANTED, against=against)
+    compare(Stages(images, tmp_path, MODELS), "avatars", table)
 
 
 @pytest.fixture(scope="module")
@@ -148,14 +154,7 @@ def test_large_jpegs_cost_little_beside_vit_b_32(vit_b_32, tmp_path, side, table
     folder.mkdir()
     for number in range(NUM_JPEGS):
         photograph(number, side).save(folder / f"{number:05}.jpg", quality=90)
-    title = f"ViT-B/32, JPEGs of {side} px"
-    stages = Stages(folder, tmp_path, vit_b_32)
-    over_slowest, slowest, over_sum = ratio_to_the_slowest(stages, title, table)
-    what = f"precompute end to end, {title}"
-    table.told(what, over_slowest, against=f"its slowest stage alone: {slowest}")
-    # On a processor decoding takes its time from the models: then their sum is the limit.
-    against = "the slowest stage, or all one after the other where they share processors"
-    table.at_least(what, max(over_slowest, over_sum), WANTED, against=against)
+    compare(Stages(folder, tmp_path, vit_b_32), f"ViT-B/32, JPEGs of {side} px", table)
 
 
 def photograph(seed, side):

@@ -1,10 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from flows.steps import reading
 from flows.steps.progress import Stopwatch
-from flows.steps.reading import ImageReader, decode_ahead, read_picture
+from flows.steps.reading import ImageReader, decode_ahead, groups, read_picture
 from pipeline.encoding import Encoders
 from pipeline.errors import ImageError
 from pipeline.images import encode_png
@@ -58,9 +60,16 @@ def test_of_an_image_only_what_the_models_see_is_kept(items, read):
     assert read.watch.seconds.keys() == {"read", "decode"}
 
 
-@pytest.mark.parametrize(("depth", "room", "most"), [(5, 10**9, 5), (100, 3 * 3072, 3)])
-def test_few_images_wait_and_fewer_when_they_are_large(items, read, monkeypatch, depth, room, most):
+@pytest.mark.parametrize(
+    ("depth", "room", "limits"),
+    [(5, 10**9, (10**9, 5)), (100, 3 * 3072, (1, 3)), (100, 3 * 3072, (10**9, 12))],
+)
+def test_few_images_wait_and_fewer_when_they_are_large(
+    items, read, monkeypatch, depth, room, limits
+):
+    group_bytes, most = limits
     monkeypatch.setattr(reading, "MAX_WAITING_BYTES", room)
+    monkeypatch.setattr(reading, "GROUP_BYTES", group_bytes)
     taken = 0
 
     def counted():
@@ -71,6 +80,14 @@ def test_few_images_wait_and_fewer_when_they_are_large(items, read, monkeypatch,
 
     for given, _image in enumerate(decode_ahead(counted(), read, num_workers=1, depth=depth)):
         assert taken - given <= most + 1
+
+
+@pytest.mark.parametrize(("size_bytes", "sizes"), [(100, [5, 5, 2]), (10**6, [1] * 12)])
+def test_small_files_are_read_together_and_large_ones_alone(items, size_bytes, sizes):
+    sized = [replace(item, size_bytes=size_bytes) for item in items]
+    found = list(groups(sized, most_items=5))
+    assert [len(group) for group in found] == sizes
+    assert [item for group in found for item in group] == sized
 
 
 def test_a_picture_that_cannot_be_decoded_is_named(tmp_path):
