@@ -17,6 +17,9 @@ from stores.records import Reject
 from stores.schema import Schema
 from stores.store import Store
 
+_MAX_LOOKUPS = 16
+"""Keys that are looked for shard by shard before a table of all is made."""
+
 
 class StoreReader:
     """The committed rows of a store, in the order of shard numbers, then of rows in the shard.
@@ -43,6 +46,7 @@ class StoreReader:
         self._ends = np.fromiter(accumulate(lengths), dtype=np.int64, count=len(lengths))
         self._starts = self._ends - np.array(lengths, dtype=np.int64)
         self._numbers = list(self.manifest.shards)
+        self._num_lookups = self._num_asked = 0
 
     @property
     def path(self) -> StorePath:
@@ -107,7 +111,12 @@ class StoreReader:
         Raises:
             KeyNotFoundError: There is none; the message lists keys that look like it.
         """
-        row = self._rows_of_keys.get(key)
+        self._num_lookups += 1
+        row = None
+        if self._num_lookups <= _MAX_LOOKUPS:
+            row = self._row_by_range(key)
+        if row is None:
+            row = self._rows_of_keys.get(key)
         if row is None:
             near = _near(key, self.keys)
             hint = f"did you mean {', '.join(map(repr, near))}?" if near else "no key looks like it"
@@ -149,7 +158,9 @@ class StoreReader:
         """
         wanted = self._check_indices(indices)
         shard = np.searchsorted(self._ends, wanted, side="right")
-        if len(wanted) and len(self._numbers) <= self._shards.limit:
+        self._num_asked += len(wanted)
+        # Mapping every shard pays when as many rows were asked for; the first few map their own.
+        if len(wanted) and len(self._numbers) <= min(self._num_asked, self._shards.limit):
             gathers = {name: self._gather_of_all(name) for name in columns}
             if None not in gathers.values():
                 return {
@@ -188,6 +199,19 @@ class StoreReader:
     def rejects(self) -> Iterator[Reject]:
         """Every input that gave no row, duplicates among them, with its reason."""
         return self._store.rejects()
+
+    def _row_by_range(self, key: str) -> int | None:
+        """The row of a key, looked for in the shards whose inputs it may be among.
+
+        A few lookups then open a few shards, not all.
+        """
+        for number, start in zip(self._numbers, self._starts, strict=True):
+            entry = self.manifest.shards[number]
+            if entry.rows and entry.first_key <= key <= entry.last_key:
+                keys = self._shards.keys([number])
+                if key in keys:
+                    return int(start) + keys.index(key)
+        return None
 
     @cached_property
     def _rows_of_keys(self) -> dict[str, int]:

@@ -21,6 +21,7 @@ from pipeline.pairs.index import (
     index_from_bytes,
     index_to_bytes,
     map_index,
+    read_ahead,
     search,
     tune,
 )
@@ -176,6 +177,7 @@ def find_neighbours(store: StorePath, query: np.ndarray, k: int) -> list[Neighbo
     reader = StoreReader(store)
     check_fresh(reader, INDEX)
     index = map_index(blob_path(Store.open(store), INDEX))
+    read_ahead(index, query.astype(np.float32))
     similarities, rows = search(index, query[None].astype(np.float32), min(k, len(reader)))
     found = rows[0] >= 0  # an index that is not exact may find fewer
     rows, similarities = rows[0][found], similarities[0][found]

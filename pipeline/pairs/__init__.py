@@ -12,6 +12,7 @@ from pipeline.pairs.index import (
     index_from_bytes,
     index_to_bytes,
     map_index,
+    read_ahead,
     search,
     tune,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "map_index",
     "neighbour_graph",
     "pair_conditions",
+    "read_ahead",
     "regressed_relevance",
     "restrict_graph",
     "sample_pairs",

@@ -95,6 +95,31 @@ def test_a_key_finds_its_row_and_a_wrong_one_its_neighbours(path):
         reader.index_of("?")
 
 
+def test_a_few_keys_and_rows_open_only_their_own_shards(run, tmp_path):
+    source = run.make_source(tmp_path / "in", 40)
+    run.main(str(source), str(tmp_path / "t.store"), 7)
+    whole = StoreReader(tmp_path / "t.store")
+    keys, s = whole.keys, whole.column("s")
+    first, *others = whole.manifest.shards
+    num_rows = whole.manifest.shards[first].rows
+    for number in others:  # what is opened needlessly would fail
+        Store.open(tmp_path / "t.store").layout.shard(number).unlink()
+    reader = StoreReader(tmp_path / "t.store")
+    rows = [reader.index_of(key) for key in keys[:3]]
+    assert rows == [0, 1, 2]
+    np.testing.assert_array_equal(reader.rows(rows, ["s"])["s"], s[:3])
+    assert reader.keys_of([2]) == [keys[2]]
+    with pytest.raises(ShardCorruptError):
+        reader.index_of(keys[num_rows])
+
+
+def test_each_key_finds_its_row_however_many_are_asked_for(path):
+    reader = StoreReader(path)
+    keys = reader.keys
+    assert [StoreReader(path).index_of(key) for key in keys[::9]] == list(range(len(keys)))[::9]
+    assert [reader.index_of(key) for key in keys] == list(range(len(keys)))
+
+
 def test_the_split_is_that_of_the_keys(path):
     reader = StoreReader(path)
     is_eval = reader.manifest.header.is_eval
