@@ -6,7 +6,7 @@ kept as float16 or, where memory is short, 8 bits a number; `hnsw` walks a graph
 
 import ctypes
 import mmap
-from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -259,8 +259,8 @@ def read_ahead(index: "faiss.Index", query: Floats) -> None:
     if isinstance(index, faiss.IndexFlat):
         _begin_reading(int(index.get_xb()), 4 * index.d * index.ntotal)
     elif isinstance(index, faiss.IndexIVF):
-        cells = index.quantizer.search(unit_rows(query[None]), index.nprobe)[1][0]
-        lists = index.invlists
+        cells = search(index.quantizer, query[None], index.nprobe)[1][0]
+        lists: Any = index.invlists
         for cell in cells[cells >= 0].tolist():
             size = lists.list_size(cell)
             _begin_reading(int(lists.get_codes(cell)), size * lists.code_size)
