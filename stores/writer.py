@@ -19,7 +19,7 @@ from stores.manifest import ShardEntry
 from stores.places import ObjectPath, StorePath
 from stores.plan import ShardPlan
 from stores.records import Input, Reject, inputs_to_bytes, listing_to_bytes, rejects_to_bytes
-from stores.schema import cached_blocks
+from stores.schema import all_finite, cached_blocks
 from stores.store import Store
 
 Rows: TypeAlias = Mapping[str, np.ndarray]
@@ -42,6 +42,7 @@ class ShardWriter:
         self._filled = np.zeros(len(plan.items), dtype=bool)
         self._rejects: dict[str, Reject] = {}
         self._digests: dict[str, str] = {}
+        self._is_checked = True
         self._columns = {
             column.name: np.empty((len(plan.items), *column.shape), column.dtype)
             for column in store.header.schema.columns
@@ -74,12 +75,18 @@ class ShardWriter:
         places = np.array([self._place[key] for key in keys], dtype=np.int64)
         self._filled[places] = True
         if len(keys) == len(self._plan.items) and (np.diff(places) == 1).all():
-            self._columns = dict(rows)  # a whole shard, in order: nothing to collect
+            # A whole shard, in order: nothing to collect, and it is checked while it is written.
+            self._columns, self._is_checked = dict(rows), False
+            return
         for name, array in rows.items():
-            for row in _copy(array, self._columns[name], places):
-                self._filled[places[row]] = False
-                detail = f"column {name} has NaN or infinite values{self._range(name)}"
-                self._rejects[keys[row]] = Reject(keys[row], "not_finite", detail)
+            self._reject_not_finite(name, places[_copy(array, self._columns[name], places)])
+
+    def _reject_not_finite(self, name: str, places: np.ndarray) -> None:
+        detail = f"column {name} has NaN or infinite values{self._range(name)}"
+        for place in places.tolist():
+            self._filled[place] = False
+            key = self._plan.items[place].key
+            self._rejects[key] = Reject(key, "not_finite", detail)
 
     def _range(self, name: str) -> str:
         scaled = self._store.header.schema[name].scaling is not None
@@ -126,6 +133,12 @@ class ShardWriter:
             OutOfSpaceError: There is no room; nothing is left behind.
         """
         self._check_complete()
+        try:
+            return self._write_and_commit()
+        except _NotFiniteError:
+            return self._write_and_commit()
+
+    def _write_and_commit(self) -> ShardEntry:
         header = self._store.header
         keys = [item.key for item in self._plan.items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
@@ -133,9 +146,13 @@ class ShardWriter:
         with (
             staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard,
             DigestedFile(shard, sync=not objects) as file,
+            ThreadPoolExecutor(1) as pool,
         ):
+            rows = self._rows()
+            check = pool.submit(self._check_finite)
             write_shard = shard_format(header.shard_format).write_shard
-            write_shard(file, keys, self._rows(), header.schema, header.to_json())
+            write_shard(file, keys, rows, header.schema, header.to_json())
+            check.result()
             if objects:
                 return self._commit_to_objects(shard, file)
             file.end()
@@ -184,6 +201,20 @@ class ShardWriter:
             temporary.replace(str(path))
         for _ in pool.map(sync_folder, {path.parent for path in files}):
             pass
+
+    def _check_finite(self) -> None:
+        """Look at a whole shard that came at once.
+
+        Raises:
+            _NotFiniteError: Some of its rows are rejects now.
+        """
+        if self._is_checked:
+            return
+        self._is_checked = True
+        for name, array in self._columns.items():
+            self._reject_not_finite(name, np.array(_not_finite(array), dtype=np.int64))
+        if not self._filled.all():
+            raise _NotFiniteError
 
     def _rows(self) -> Rows:
         """The rows that were added, in the plan's order; without a copy when none is missing."""
@@ -252,20 +283,24 @@ class ShardWriter:
             )
 
 
-def _copy(rows: np.ndarray, column: np.ndarray, places: np.ndarray) -> list[int]:
-    """Copy rows [N, *shape] to `places` [N] of a column, unless they are the column.
+class _NotFiniteError(Exception):
+    """What is being written has rows that must not be in it."""
 
-    Returns:
-        The rows with NaN or infinite values.
-    """
+
+def _copy(rows: np.ndarray, column: np.ndarray, places: np.ndarray) -> list[int]:
+    """Copy rows [N, *shape] to `places` [N] of a column; those with NaN or infinite values."""
     faults: list[int] = []
     for block in cached_blocks(rows):
-        if column is not rows:
-            column[places[block]] = rows[block]
-        if rows.dtype.kind == "f" and not np.isfinite(rows[block]).all():
-            finite = np.isfinite(rows[block]).all(axis=tuple(range(1, rows.ndim)))
-            faults += (block.start + np.flatnonzero(~finite)).tolist()
+        column[places[block]] = rows[block]
+        faults += [block.start + row for row in _not_finite(rows[block])]
     return faults
+
+
+def _not_finite(rows: np.ndarray) -> list[int]:
+    """Rows of [N, *shape] with NaN or infinite values."""
+    if rows.dtype.kind != "f" or all_finite(rows):
+        return []
+    return np.flatnonzero(~np.isfinite(rows).all(axis=tuple(range(1, rows.ndim)))).tolist()
 
 
 @contextmanager

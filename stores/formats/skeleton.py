@@ -6,6 +6,7 @@ itself meets a full disk, the file cannot be closed, stays open and fails again 
 
 import io
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from operator import itemgetter
 
 import h5py
@@ -63,6 +64,16 @@ def lay_out(
         The structure, and the offset in bytes at which each column's rows belong. Columns of 512
         bytes and more begin on a page.
     """
+    # Dtypes of texts compare equal whatever their encoding, which only their metadata says.
+    shapes = tuple((n, a.shape, a.dtype, str(a.dtype.metadata)) for n, a in columns.items())
+    return _lay_out(shapes, tuple(attributes.items()))
+
+
+@lru_cache(maxsize=4)  # the shards of a store are mostly alike
+def _lay_out(
+    columns: tuple[tuple[str, tuple[int, ...], np.dtype, str], ...],
+    attributes: tuple[tuple[str, str | int], ...],
+) -> tuple[Skeleton, dict[str, int]]:
     early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)  # a place is given at once, without rows
     skeleton = Skeleton()
@@ -73,12 +84,12 @@ def lay_out(
         alignment_threshold=_ALIGNMENT_THRESHOLD_BYTES,
         alignment_interval=_ALIGNMENT_BYTES,
     ) as file:
-        for name, value in attributes.items():
+        for name, value in attributes:
             file.attrs[name] = value
         offsets: dict[str, int] = {}
-        for name, array in columns.items():
+        for name, shape, dtype, _ in columns:
             dataset = file.create_dataset(
-                name, array.shape, array.dtype, dcpl=early, fill_time="never", track_times=False
+                name, shape, dtype, dcpl=early, fill_time="never", track_times=False
             )
             offsets[name] = dataset.id.get_offset() or 0  # None for a column of no rows
     return skeleton, offsets
