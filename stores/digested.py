@@ -4,6 +4,7 @@ import hashlib
 import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self, TypeAlias
 
@@ -115,7 +116,8 @@ def _begin_writing_out(descriptor: int, begin: int, size: int) -> None:
     """Let the disk begin with these bytes now, which the next sync would wait for.
 
     Linux does so when told that they will not be needed soon; what is on its way stays cached.
-    Other systems may ignore it.
+    Other systems may ignore or refuse it.
     """
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, begin, size, os.POSIX_FADV_DONTNEED)
