@@ -91,13 +91,13 @@ class Life(RuleBasedStateMachine):
         names = {"source": str(self.folder / "in"), "path": str(self.path), "kill_at": kill_at}
         self._in_process(code, names)
 
-    # Commit marks and bytes do not suffer at once: where no digest is left, wrong values cannot
-    # be told from right ones.
-    @precondition(lambda self: self._shards() and not self.is_mark_cut)
+    # Commit marks and bytes do not suffer at once: where no digest is left, or none was written
+    # before the run was killed, wrong values cannot be told from right ones.
+    @precondition(lambda self: self._marked_shards() and not self.is_mark_cut)
     @rule(which=st.integers(0, 20), place=st.floats(0, 0.999))
     def flip_byte(self, which: int, place: float) -> None:
         self.is_byte_flipped = True
-        shard = self._take(which)
+        shard = self._take(which, self._marked_shards())
         whole = bytearray(shard.read_bytes())
         whole[int(len(whole) * place)] ^= 0x20
         shard.write_bytes(whole)
@@ -105,7 +105,7 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self._shards())
     @rule(which=st.integers(0, 20))
     def delete_shard(self, which: int) -> None:
-        self._take(which).unlink()
+        self._take(which, self._shards()).unlink()
 
     @precondition(lambda self: self._shards() and not self.is_byte_flipped)
     @rule(which=st.integers(0, 20), length=st.integers(0, 200))
@@ -158,9 +158,13 @@ class Life(RuleBasedStateMachine):
     def _shards(self) -> list[Path]:
         return sorted((self.path / "shards").glob("[!.]*.h5")) if self.path.exists() else []
 
-    def _take(self, which: int) -> Path:
+    def _marked_shards(self) -> list[Path]:
+        marks = self.path / "entries"
+        return [shard for shard in self._shards() if (marks / f"{shard.stem}.json").exists()]
+
+    def _take(self, which: int, shards: list[Path]) -> Path:
         """A shard that is about to be spoilt; its rows may be lost from now on."""
-        shard = self._shards()[which % len(self._shards())]
+        shard = shards[which % len(shards)]
         self.is_harmed = True
         listed = self.path / "inputs" / f"{shard.stem}.jsonl"
         text = listed.read_text() if listed.exists() else ""
