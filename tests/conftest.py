@@ -78,14 +78,18 @@ def stop_fixture() -> Callable[[psutil.Popen], None]:
 
 
 def stop(process: psutil.Popen) -> None:
-    """End a process that a test started, and see to it that nothing of it is left."""
+    """End a program of Prefect's that a test started, and see to it that nothing of it is left.
+
+    A worker of Prefect's that is asked to end while a run of its is being cancelled may wait for
+    ever.
+    """
     family = [process, *process.children(recursive=True)]
     process.terminate()
     _gone, left = psutil.wait_procs(family, timeout=30)
     for survivor in left:
         survivor.kill()
-    psutil.wait_procs(left, timeout=30)
-    assert not left, f"still there half a minute after SIGTERM: {left}"
+    _gone, left = psutil.wait_procs(left, timeout=30)
+    assert not left, f"still there half a minute after SIGKILL: {left}"
 
 
 @pytest.fixture(scope="session")
