@@ -20,7 +20,7 @@ CLIP_PRES = ("official", "box7")
 PHOTO = "photo"
 """Image source of a store whose images were read from files."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-E4E_PRECISIONS = ("float32", "bfloat16", "float16")
+E4E_PRECISIONS = PRECISIONS[1:]
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 

@@ -72,24 +72,27 @@ class PrefectServer:
 
 
 @pytest.fixture(scope="session", name="stop")
-def stop_fixture() -> Callable[[psutil.Popen], None]:
+def stop_fixture() -> Callable[..., None]:
     """`stop`, for the tests."""
     return stop
 
 
-def stop(process: psutil.Popen) -> None:
-    """End a program of Prefect's that a test started, and see to it that nothing of it is left.
+def stop(process: psutil.Popen, *, may_hang: bool = False) -> None:
+    """End a process that a test started, and see to it that nothing of it is left.
 
-    A worker of Prefect's that is asked to end while a run of its is being cancelled may wait for
-    ever.
+    Args:
+        process: what to end.
+        may_hang: a worker of Prefect's that is asked to end while it cancels a run may wait for
+            ever; it is killed then. Everything else must go when it is asked to.
     """
     family = [process, *process.children(recursive=True)]
     process.terminate()
     _gone, left = psutil.wait_procs(family, timeout=30)
     for survivor in left:
         survivor.kill()
-    _gone, left = psutil.wait_procs(left, timeout=30)
-    assert not left, f"still there half a minute after SIGKILL: {left}"
+    _gone, immortal = psutil.wait_procs(left, timeout=30)
+    assert not immortal, f"still there half a minute after SIGKILL: {immortal}"
+    assert may_hang or not left, f"still there half a minute after SIGTERM: {left}"
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ kept as float16 or, where memory is short, 8 bits a number; `hnsw` walks a graph
 
 import ctypes
 import mmap
+from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -269,9 +270,14 @@ def read_ahead(index: "faiss.Index", query: Floats) -> None:
 
 def _begin_reading(address: int, size_bytes: int) -> None:
     """Ask the system to read mapped pages soon; where it cannot be asked, they are read later."""
-    libc = ctypes.CDLL(None)
-    if not size_bytes or not hasattr(libc, "madvise") or not hasattr(mmap, "MADV_WILLNEED"):
+    madvise = getattr(_libc(), "madvise", None)
+    if madvise is None or not size_bytes:
         return
     begin = address - address % mmap.PAGESIZE
     length = address + size_bytes - begin
-    libc.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), mmap.MADV_WILLNEED)
+    madvise(ctypes.c_void_p(begin), ctypes.c_size_t(length), mmap.MADV_WILLNEED)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

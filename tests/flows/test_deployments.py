@@ -84,7 +84,7 @@ def worker(prefect_server, deployed, tmp_path_factory, stop):  # noqa: ARG001 - 
         try:
             yield process
         finally:
-            stop(process)
+            stop(process, may_hang=True)
 
 
 @dataclass(frozen=True)
