@@ -3,6 +3,7 @@
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 import numpy as np
 
@@ -27,41 +28,38 @@ def equal_files(
         refuse: Called with an input that cannot be read, and why.
     """
 
-    def equal(places: list[int]) -> list[list[int]]:
-        groups = [places]
-        for most_bytes in (HEAD_BYTES, sys.maxsize):
-            groups = [
-                alike for group in groups for alike in _alike(items, group, most_bytes, refuse)
-            ]
-        return groups
+    def digest(place: int, most_bytes: int) -> str | None:
+        item = items[place]
+        try:
+            return sha256_part(item.path, item.offset_bytes, min(item.size_bytes, most_bytes))
+        except OSError as error:
+            refuse(item, error)
+            return None
 
-    for _, groups in map_threads(equal, _same_size(items.sizes)):
-        yield from groups
+    sizes = items.sizes
+    heads = map_threads(lambda place: digest(place, HEAD_BYTES), _of_shared_size(sizes))
+    for size, same_size in groupby(heads, key=lambda found: sizes[found[0]]):
+        for places in _alike(same_size):
+            if size <= HEAD_BYTES:
+                yield places
+            else:
+                yield from _alike(map_threads(lambda place: digest(place, sys.maxsize), places))
 
 
-def _same_size(sizes: np.ndarray) -> Iterator[list[int]]:
-    """Places of files that share their size, a size at a time."""
+def _of_shared_size(sizes: np.ndarray) -> Iterator[int]:
+    """Places of files that share their size, those of one size together."""
     order = np.argsort(sizes, kind="stable")
     ordered = sizes[order]
     starts = np.flatnonzero(np.diff(ordered, prepend=-1))
     ends = np.append(starts[1:], len(ordered))
     for at in np.flatnonzero((ends - starts > 1) & (ordered[starts] > 0)):
-        yield order[starts[at] : ends[at]].tolist()
+        yield from order[starts[at] : ends[at]].tolist()
 
 
-def _alike(
-    items: Listing,
-    places: Iterable[int],
-    most_bytes: int,
-    refuse: Callable[[SourceItem, OSError], None],
-) -> list[list[int]]:
-    """Groups of two and more that begin alike."""
+def _alike(digests: Iterable[tuple[int, str | None]]) -> list[list[int]]:
+    """Places of two and more with one digest; those without one, which cannot be read, are out."""
     groups: defaultdict[str, list[int]] = defaultdict(list)
-    for place in places:
-        item = items[place]
-        try:
-            size_bytes = min(item.size_bytes, most_bytes)
-            groups[sha256_part(item.path, item.offset_bytes, size_bytes)].append(place)
-        except OSError as error:
-            refuse(item, error)
+    for place, digest in digests:
+        if digest is not None:
+            groups[digest].append(place)
     return [group for group in groups.values() if len(group) > 1]

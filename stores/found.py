@@ -1,6 +1,7 @@
 """What sources name, one by one: an input with its size and time, or a reject that says why not."""
 
 import errno
+import os
 from pathlib import Path
 
 from stores.keys import key_of_name
@@ -13,6 +14,11 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 )
 """Names that end so, in any case, are taken for images when a folder or a tar is listed."""
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file's name says that it is an image."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - of 10^7 names
 
 
 class Found:

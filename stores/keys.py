@@ -14,6 +14,8 @@ _ESCAPED = re.compile(r"%(25|[89A-F][0-9A-F])")
 
 def key_of_name(name: str) -> str:
     """The key of a relative path, given as Python spells it (surrogate escapes)."""
+    if name.isascii() and "%" not in name:  # as most are: listings have 10^7 and more
+        return name
     escaped = _LOOKS_ESCAPED.sub("%25", name)
     return "".join(
         f"%{os.fsencode(letter)[0]:02X}" if "\udc80" <= letter <= "\udcff" else letter
@@ -28,4 +30,6 @@ def name_of_key(key: str) -> str:
         byte = bytes.fromhex(match[1])
         return byte.decode() if byte < b"\x80" else byte.decode("utf-8", "surrogateescape")
 
+    if "%" not in key:
+        return key
     return _ESCAPED.sub(unescape, key)

@@ -95,7 +95,7 @@ def file_status(path: str) -> FileStatus:
     if is_url(path):
         with _object(path) as (files, key):
             return _status(files.info(key))
-    found = Path(path).stat()
+    found = os.stat(path)  # noqa: PTH116 - a Path for each of 10^7 files takes five times as long
     return FileStatus(found.st_size, found.st_mtime_ns, stat.S_ISREG(found.st_mode))
 
 

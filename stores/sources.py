@@ -14,7 +14,7 @@ import numpy as np
 
 from stores.copies import equal_files
 from stores.errors import KeyCollisionError, SourceError
-from stores.found import IMAGE_SUFFIXES, Found, explain, status_of
+from stores.found import IMAGE_SUFFIXES, Found, explain, is_image_name, status_of
 from stores.keys import key_of_name
 from stores.listing import Listing, SourceItem
 from stores.patterns import paths_of
@@ -109,7 +109,7 @@ def _scan_source(source: str, found: Found) -> None:
                 _scan_folder(path, prefix, found, ())
         elif is_tar(name):
             found.take_tar(path, name, status_of(path))
-        elif is_path or Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        elif is_path or is_image_name(name):
             found.take(path, name, status_of(path))
 
 
@@ -129,7 +129,7 @@ def _scan_folder(
                     continue
                 if _is_folder(entry):
                     folders.append((entry.path, entry.name))
-                elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES:
+                elif is_image_name(entry.name):
                     found.take(entry.path, prefix + entry.name, status_of(entry.path))
     except OSError as error:
         found.refuse(key_of_name(prefix or "."), *explain(error, folder))
@@ -150,7 +150,7 @@ def _scan_objects(url: str, prefix: str, found: Found) -> None:
             continue
         if status is None:
             _scan_objects(f"{url}/{name}", f"{prefix}{name}/", found)
-        elif Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        elif is_image_name(name):
             found.take(f"{url}/{name}", prefix + name, status)
 
 

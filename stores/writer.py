@@ -38,13 +38,14 @@ class ShardWriter:
     def __init__(self, store: Store, plan: ShardPlan) -> None:
         self._store = store
         self._plan = plan
-        self._place = {item.key: place for place, item in enumerate(plan.items)}
-        self._filled = np.zeros(len(plan.items), dtype=bool)
+        self._items = list(plan.items)  # a listing makes its items anew each time
+        self._place = {item.key: place for place, item in enumerate(self._items)}
+        self._filled = np.zeros(len(self._items), dtype=bool)
         self._rejects: dict[str, Reject] = {}
         self._digests: dict[str, str] = {}
         self._is_checked = True
         self._columns = {
-            column.name: np.empty((len(plan.items), *column.shape), column.dtype)
+            column.name: np.empty((len(self._items), *column.shape), column.dtype)
             for column in store.header.schema.columns
         }
 
@@ -74,7 +75,7 @@ class ShardWriter:
         self._check_new(keys)
         places = np.array([self._place[key] for key in keys], dtype=np.int64)
         self._filled[places] = True
-        if len(keys) == len(self._plan.items) and (np.diff(places) == 1).all():
+        if len(keys) == len(self._items) and (np.diff(places) == 1).all():
             # A whole shard, in order: nothing to collect, and it is checked while it is written.
             self._columns, self._is_checked = dict(rows), False
             return
@@ -85,7 +86,7 @@ class ShardWriter:
         detail = f"column {name} has NaN or infinite values{self._range(name)}"
         for place in places.tolist():
             self._filled[place] = False
-            key = self._plan.items[place].key
+            key = self._items[place].key
             self._rejects[key] = Reject(key, "not_finite", detail)
 
     def _range(self, name: str) -> str:
@@ -140,7 +141,7 @@ class ShardWriter:
 
     def _write_and_commit(self) -> ShardEntry:
         header = self._store.header
-        keys = [item.key for item in self._plan.items if item.key not in self._rejects]
+        keys = [item.key for item in self._items if item.key not in self._rejects]
         size_bytes = len(keys) * header.schema.row_bytes
         objects = isinstance(self._store.path, ObjectPath)
         with (
@@ -176,7 +177,8 @@ class ShardWriter:
             syncs = [pool.submit(sync_file, path) for path in written.values()]
             entry = self._account(files, file.sha256())
             mark.write_bytes(entry.to_bytes())
-            for sync in (*syncs, pool.submit(sync_file, mark)):
+            mark_synced = pool.submit(sync_file, mark)
+            for sync in syncs:
                 sync.result()
             file.wait_synced()
             with exclusive(layout.commit_lock, wait=True):
@@ -184,6 +186,7 @@ class ShardWriter:
                 if committed is not None:
                     return self._same_inputs(committed, entry)
                 self._store.check_driver(number)
+                mark_synced.result()
                 self._put_in_place(written | {layout.shard(number): shard}, pool)
                 publish(mark, layout.entry(number))
         return entry
@@ -226,13 +229,13 @@ class ShardWriter:
         """The list of inputs and that of rejects."""
         inputs = inputs_to_bytes(
             Input(item.key, item.size_bytes, item.mtime_ns, self._digests.get(item.key))
-            for item in self._plan.items
+            for item in self._items
         )
         return inputs, rejects_to_bytes(self._rejects[key] for key in sorted(self._rejects))
 
     def _account(self, files: ShardFiles, sha256: str) -> ShardEntry:
         """The entry of a written file with that digest, and of its lists."""
-        items = self._plan.items
+        items = self._items
         listing: bytes | None = None
         if self._digests:
             listing = listing_to_bytes(Input(i.key, i.size_bytes, i.mtime_ns) for i in items)

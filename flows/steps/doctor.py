@@ -136,8 +136,8 @@ def _check_speed(config: PrecomputeConfig, models: LoadedModels, found: Scan) ->
             return count
     else:
         read = ImageReader(encoders=models.encoders, columns=columns, watch=Stopwatch())
-        decoded = (read(item).views for item in found.items[:PROBE_IMAGES])
-        views = [image for image in decoded if image is not None]
+        decoded = read(found.items[:PROBE_IMAGES])
+        views = [image.views for image in decoded if image.views is not None]
         if not views:
             return [Finding(PROBLEM, "time", f"none of the first {PROBE_IMAGES} inputs is sound")]
 

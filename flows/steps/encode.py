@@ -2,8 +2,9 @@
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
+from threading import Semaphore
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -45,6 +46,8 @@ class ShardEncoder:
     """Images per pass through the models at most (`ModelThreads.batch_size`)."""
     num_workers: int
     """Threads that read and decode."""
+    num_processors: int
+    """Threads that may decode or run models on processors at a time; waiting for a disk is free."""
     sampled: SampledSource | None
     """What draws the images; None where they are read."""
     watch: Stopwatch
@@ -56,8 +59,9 @@ class ShardEncoder:
         Reading, models and commits run in threads of their own, each a bounded number of images
         ahead of the next, so that at most three shards are in memory.
         """
-        models = ModelThreads(self.encoders.device, self.batch_size)
-        batches = self._batches(store, shards, models.batch_size)
+        processor = Semaphore(self.num_processors)
+        models = ModelThreads(self.encoders.device, self.batch_size, processor)
+        batches = self._batches(store, shards, models.batch_size, processor)
         with (
             closing(batches),
             closing(models.map(self._rows, batches)) as encoded,
@@ -97,14 +101,20 @@ class ShardEncoder:
             return pending.result()
 
     def _batches(
-        self, store: Store, shards: Sequence[ShardPlan], batch_size: int
+        self,
+        store: Store,
+        shards: Sequence[ShardPlan],
+        batch_size: int,
+        processor: AbstractContextManager[object],
     ) -> Generator[tuple[_Batch, Sequence[Any]], None, None]:
         if self.sampled is not None:
             for shard in shards:
                 yield from _sample_batches(ShardWriter(store, shard), shard, batch_size)
             return
         items = (item for shard in shards for item in shard.items)
-        read = ImageReader(encoders=self.encoders, columns=self.columns, watch=self.watch)
+        read = ImageReader(
+            encoders=self.encoders, columns=self.columns, watch=self.watch, processor=processor
+        )
         depth = BATCHES_AHEAD * self.batch_size
         with closing(
             decode_ahead(items, read, num_workers=self.num_workers, depth=depth)

@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -23,6 +24,9 @@ CPU_BATCH = 16
 CUDA_THREADS = 2
 """While the GPU works for one, the other feeds it and takes results back; a stream for each."""
 
+UNLIMITED: AbstractContextManager[object] = nullcontext()
+"""In place of a semaphore of processors: any number of threads may compute."""
+
 
 class ModelThreads:
     """Runs batches on a device as fast as it takes them, and gives their rows back in order.
@@ -30,6 +34,14 @@ class ModelThreads:
     On a CPU each thread works on a batch of its own with one processor: threads that share one
     operation would wait for each other wherever something else, such as decoding, runs too. How
     many there are is what torch was told (``OMP_NUM_THREADS``, default: all processors).
+    On CUDA the threads only feed the device.
+
+    Args:
+        device: where the models are.
+        batch_size: images of a batch at most.
+        processor: held by whoever computes on a processor, such as decoders, so that no more
+            threads compute than there are processors: with more, Python's lock passes between them
+            all the time. A semaphore of as many; not used on CUDA.
 
     Attributes:
         batch_size: images of a batch; the same in every run of the same options, so that rows are
@@ -38,12 +50,18 @@ class ModelThreads:
             is too small for them.
     """
 
-    def __init__(self, device: torch.device, batch_size: int) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        batch_size: int,
+        processor: AbstractContextManager[object] = UNLIMITED,
+    ) -> None:
         self._device = device
         self._on_cuda = device.type == "cuda"
         self._num_threads = CUDA_THREADS if self._on_cuda else torch.get_num_threads()
         self.batch_size = batch_size if self._on_cuda else min(batch_size, CPU_BATCH)
         self.part_size = self.batch_size
+        self._processor = UNLIMITED if self._on_cuda else processor
 
     def map(
         self,
@@ -110,7 +128,8 @@ class ModelThreads:
 
     def _rows_or_none(self, encode: Encode, part: Sequence[Any]) -> Rows | None:
         try:
-            return encode(part)
+            with self._processor:
+                return encode(part)
         except torch.OutOfMemoryError:
             return None  # what the models held is freed when the exception is
 

@@ -1,17 +1,19 @@
 """Reading and decoding images ahead of the models, in threads, in order, with bounded memory."""
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from flows.steps.model_threads import UNLIMITED
 from flows.steps.progress import Stopwatch
 from pipeline.encoding import Encoders, Views, image_views
 from pipeline.errors import ImageError
-from pipeline.images import decode_image
+from pipeline.images import QUIET_PILLOW, decode_image
 from stores.checksum import sha256_bytes
 from stores.errors import SourceError
 from stores.sources import SourceItem, read_image_bytes
@@ -37,27 +39,41 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageReader:
-    """Reads one input for the models; whatever is wrong with it becomes its reason."""
+    """Reads inputs for the models; whatever is wrong with one becomes its reason."""
 
     encoders: Encoders
-    """The models that will look at it."""
+    """The models that will look at them."""
     columns: tuple[str, ...]
     """What they will make."""
     watch: Stopwatch
     """Collects the seconds of reading (and digests) and of decoding, which includes resizing."""
+    processor: AbstractContextManager[object] = UNLIMITED
+    """Held while decoding and not while waiting for a disk: see `ModelThreads`."""
 
-    def __call__(self, item: SourceItem) -> Decoded:
-        """Never raises for a bad input."""
-        sha256 = ""
+    def __call__(self, items: Sequence[SourceItem]) -> list[Decoded]:
+        """Each input, in order; never raises for a bad one."""
+        with self.watch.time("read"):
+            files = [self._read(item) for item in items]
+        with self.processor, self.watch.time("decode"), QUIET_PILLOW:
+            return [
+                file if isinstance(file, Decoded) else self._decode(item, *file)
+                for item, file in zip(items, files, strict=True)
+            ]
+
+    def _read(self, item: SourceItem) -> tuple[bytes, str] | Decoded:
+        """The bytes of an input and their digest."""
         try:
-            with self.watch.time("read"):
-                data = read_image_bytes(item)
-                sha256 = sha256_bytes(data)
-            with self.watch.time("decode"):
-                views = image_views(decode_image(data), self.encoders, self.columns)
-            return Decoded(item, views, sha256=sha256)
-        except (ImageError, SourceError) as error:
+            data = read_image_bytes(item)
+        except SourceError as error:
+            return Decoded(item, None, error.reason, error.detail)
+        return data, sha256_bytes(data)
+
+    def _decode(self, item: SourceItem, data: bytes, sha256: str) -> Decoded:
+        try:
+            views = image_views(decode_image(data), self.encoders, self.columns)
+        except ImageError as error:
             return Decoded(item, None, error.reason, error.detail, sha256)
+        return Decoded(item, views, sha256=sha256)
 
 
 def read_picture(path: Path) -> np.ndarray:
@@ -75,7 +91,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 def decode_ahead(
     items: Iterable[SourceItem],
-    read: Callable[[SourceItem], Decoded],
+    read: Callable[[Sequence[SourceItem]], list[Decoded]],
     *,
     num_workers: int,
     depth: int,
@@ -103,7 +119,7 @@ def decode_ahead(
                 limit = _limit(depth, num_workers, largest_bytes)
                 while waiting and num_waiting + len(group) > limit:
                     yield from take()
-                waiting.append((len(group), pool.submit(_read_all, read, group)))
+                waiting.append((len(group), pool.submit(read, group)))
                 num_waiting += len(group)
             while waiting:
                 yield from take()
@@ -127,10 +143,6 @@ def groups(items: Iterable[SourceItem], most_items: int) -> Iterator[list[Source
             group, size_bytes = [], 0
     if group:
         yield group
-
-
-def _read_all(read: Callable[[SourceItem], Decoded], group: list[SourceItem]) -> list[Decoded]:
-    return [read(item) for item in group]
 
 
 def _limit(depth: int, num_workers: int, largest_bytes: int) -> int:

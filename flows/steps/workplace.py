@@ -139,11 +139,13 @@ class EncodeJob:
         self, store: Store, shards: Sequence[ShardPlan], watch: Stopwatch
     ) -> Iterator[ShardEntry]:
         """Make and commit shards, reading, models and commits overlapping."""
+        processors = self.threads or num_cpus()
         encoder = ShardEncoder(
             encoders=self._models().encoders,
             columns=self.config.models.columns,
             batch_size=self.config.batch_size,
-            num_workers=self.config.num_workers or self.threads or num_cpus(),
+            num_workers=self.config.num_workers or processors,
+            num_processors=processors,
             sampled=self.config.sampled,
             watch=watch,
         )

@@ -29,12 +29,11 @@ from stores.writer import ShardWriter
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 
-NUM_IMAGES = int(os.environ.get("BENCH_IMAGES", "1024"))
+NUM_IMAGES = int(os.environ.get("BENCH_IMAGES", "4096"))
 BATCH = 64
-SHARD_ROWS = 256
 ROUNDS = 3
 WANTED = 0.9
-NUM_JPEGS = NUM_IMAGES // 4
+NUM_JPEGS = NUM_IMAGES // 16
 MODELS = ModelOptions(models="avatar")
 VIT = "ViT-B-32-quickgelu"
 
@@ -76,7 +75,7 @@ class Stages:
         config = self.config("alone")
         store = open_store(config, describe_models(config, self.loaded))
         parts = iter(self.encoded)
-        for shard in plan_shards(self.scan, store, SHARD_ROWS).shards:
+        for shard in plan_shards(self.scan, store, config.shard_rows).shards:
             writer = ShardWriter(store, shard)
             keys = [item.key for item in shard.items]
             while keys:
@@ -95,7 +94,7 @@ class Stages:
             store=self.folder / f"{name}-{self.round}",
             models=self.models_of,
             batch_size=BATCH,
-            shard_rows=SHARD_ROWS,
+            
         )
 
     def rates(self):

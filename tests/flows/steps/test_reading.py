@@ -50,13 +50,14 @@ def test_images_come_in_order_whatever_the_number_of_threads(items, read):
 
 
 def test_a_bad_file_becomes_a_reason(items, read):
-    bad = read(items[5])
+    (bad,) = read([items[5]])
     assert (bad.views, bad.reason) == (None, "not_an_image")
 
 
 def test_of_an_image_only_what_the_models_see_is_kept(items, read):
-    assert read(items[0]).views.e4e.shape == (32, 32, 3)
-    assert read(items[0]).views.nbytes == 32 * 32 * 3
+    (image,) = read([items[0]])
+    assert image.views.e4e.shape == (32, 32, 3)
+    assert image.views.nbytes == 32 * 32 * 3
     assert read.watch.seconds.keys() == {"read", "decode"}
 
 
