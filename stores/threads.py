@@ -15,6 +15,8 @@ _BLOCK = 64 * NUM_REQUESTS
 """What is begun at once: memory does not grow with the number of items."""
 QUICK_S = 2e-4
 """What takes no longer did not wait: threads that only pass Python's lock around cost more."""
+_SLOW_IN_A_ROW = 2
+"""A single slow one may be a hiccup."""
 
 
 def map_threads(
@@ -33,13 +35,13 @@ def map_threads(
 
 
 def _until_slow(function: Callable[[Item], Result], items: list[Item]) -> list[Result]:
-    """Results up to the first two in a row that took long; a single one may be a hiccup."""
+    """Results up to where they take long."""
     done: list[Result] = []
     num_slow = 0
     for item in items:
         begin = time.perf_counter()
         done.append(function(item))
         num_slow = num_slow + 1 if time.perf_counter() - begin > QUICK_S else 0
-        if num_slow == 2:
+        if num_slow == _SLOW_IN_A_ROW:
             break
     return done

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from flows.cluster.outcomes import InWork, Outcome, Record, ShardDone
 from flows.cluster.spec import parse_cluster
-from flows.config import num_cpus
+from flows.config import keep_freed_memory, num_cpus
 from flows.models import LoadedModels, load_models, pinned
 from flows.schemas import store_schema
 from flows.steps.encode import ShardEncoder
@@ -139,6 +139,7 @@ class EncodeJob:
         self, store: Store, shards: Sequence[ShardPlan], watch: Stopwatch
     ) -> Iterator[ShardEntry]:
         """Make and commit shards, reading, models and commits overlapping."""
+        keep_freed_memory()
         processors = self.threads or num_cpus()
         encoder = ShardEncoder(
             encoders=self._models().encoders,

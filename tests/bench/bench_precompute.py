@@ -94,7 +94,6 @@ class Stages:
             store=self.folder / f"{name}-{self.round}",
             models=self.models_of,
             batch_size=BATCH,
-            
         )
 
     def rates(self):

@@ -133,3 +133,38 @@ def test_batches_on_a_cpu_stay_small():
     assert ModelThreads(CPU, 256).batch_size == CPU_BATCH
     assert ModelThreads(CPU, 3).batch_size == 3
     assert ModelThreads(torch.device("cuda"), 256).batch_size == 256
+
+
+class Processors(threading.BoundedSemaphore):
+    """Counts who holds one."""
+
+    def __init__(self, number):
+        super().__init__(number)
+        self.number = number
+
+    @property
+    def held(self):
+        return self.number - self._value
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_no_more_threads_compute_than_there_are_processors():
+    processors = Processors(2)
+    seen = []
+
+    def watching(inputs):
+        seen.append(processors.held)
+        time.sleep(0.01)
+        return doubled(inputs)
+
+    done = [rows() for _, rows in ModelThreads(CPU, 4, processors).map(watching, batches(9))]
+    assert len(done) == 9
+    assert set(seen) == {1, 2}
+    assert processors.held == 0
+
+
+def test_on_cuda_feeding_the_device_needs_no_processor():
+    processors = Processors(1)
+    on_cuda = ModelThreads(torch.device("cuda"), 4, processors)
+    held = on_cuda.in_parts(lambda _: {"held": np.array([processors.held])}, [0])
+    assert held["held"].tolist() == [0]

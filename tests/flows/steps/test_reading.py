@@ -1,3 +1,4 @@
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,25 @@ def test_images_come_in_order_whatever_the_number_of_threads(items, read):
 def test_a_bad_file_becomes_a_reason(items, read):
     (bad,) = read([items[5]])
     assert (bad.views, bad.reason) == (None, "not_an_image")
+
+
+def test_decoding_holds_a_processor_and_reading_does_not(items, read, monkeypatch):
+    processor = threading.BoundedSemaphore(1)
+    free_while = {"reading": [], "decoding": []}
+
+    def noted(step, function):
+        def call(argument):
+            free_while[step].append(processor._value)
+            return function(argument)
+
+        return call
+
+    monkeypatch.setattr(reading, "read_image_bytes", noted("reading", reading.read_image_bytes))
+    monkeypatch.setattr(reading, "decode_image", noted("decoding", reading.decode_image))
+    held = replace(read, processor=processor)
+    assert [image.item for image in held(items[:6])] == items[:6]
+    assert free_while == {"reading": [1] * 6, "decoding": [0] * 6}
+    assert processor._value == 1
 
 
 def test_of_an_image_only_what_the_models_see_is_kept(items, read):
