@@ -91,10 +91,12 @@ class RowGather:
         row_bytes = first.nbytes // len(first)
         addresses = np.array([block.ctypes.data for block in blocks], dtype=np.int64)
         lengths = np.array([len(block) for block in blocks], dtype=np.int64)
-        self._strides = np.array([block.strides[0] for block in blocks], dtype=np.int64)
-        last_rows = (addresses + (lengths - 1) * self._strides)[lengths > 0]
+        strides = np.array([block.strides[0] for block in blocks], dtype=np.int64)
+        last_rows = (addresses + (lengths - 1) * strides)[lengths > 0]
         lowest = min((b for b in range(len(blocks)) if len(blocks[b])), key=addresses.__getitem__)
-        self._origins = addresses - addresses[lowest] - np.array(starts) * self._strides
+        self._origins = addresses - addresses[lowest] - np.array(starts) * strides
+        # Mostly one number: rows lie side by side in every shard of HDF5.
+        self._strides = int(strides[0]) if (strides == strides[0]).all() else strides
         # A row as one opaque item is copied by one memmove: faster than as a run of numbers.
         row = blocks[lowest][:1].reshape(-1).view(f"V{row_bytes}")
         self._rows_at = np.lib.stride_tricks.as_strided(
@@ -112,5 +114,6 @@ class RowGather:
                 the blocks lies memory of others.
             block: [K] int64, the block of each.
         """
-        gathered = self._rows_at[self._origins[block] + rows * self._strides[block]]
+        strides = self._strides if isinstance(self._strides, int) else self._strides[block]
+        gathered = self._rows_at[self._origins[block] + rows * strides]
         return gathered.view(self._dtype).reshape(len(rows), *self._shape)

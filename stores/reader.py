@@ -163,8 +163,9 @@ class StoreReader:
         if len(wanted) and len(self._numbers) <= min(self._num_asked, self._shards.limit):
             gathers = {name: self._gather_of_all(name) for name in columns}
             if None not in gathers.values():
+                schema = self.schema
                 return {
-                    name: self.schema[name].to_values(gather(wanted, shard))
+                    name: schema[name].to_values(gather(wanted, shard))
                     for name, gather in gathers.items()
                     if gather
                 }
