@@ -19,9 +19,9 @@ from pipeline.training.loss import DeltaLoss, LossWeights, delta_loss
 
 LIVE_PREFIX = "live."
 MOMENTS = ("exp_avg", "exp_avg_sq")
-EMA_EVERY = 4
+EMA_EVERY = 8
 """Steps between updates of the average, each with the decay of that many steps: the same average to
-a rounding, at a quarter of the memory traffic."""
+a rounding, at an eighth of the memory traffic."""
 EMA_RAMP = 10
 """Early averages forget faster: the decay is at most (1 + step) / (10 + step), so that the first
 weights, which are random, fade in time."""

@@ -100,7 +100,7 @@ def test_pairs_per_second_against_the_published_loader(batch_size, table):
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("recipe", "widths", "clip_dim", "turns"),
-    [("fast", WIDTHS_DEMO, 256, 200), ("official", WIDTHS_1024, 512, 12)],
+    [("fast", WIDTHS_DEMO, 256, 200), ("official", WIDTHS_1024, 512, 20)],
 )
 def test_step_time_against_the_bare_model(recipe, widths, clip_dim, turns, table):
     torch.set_num_threads(1)
