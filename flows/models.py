@@ -19,6 +19,8 @@ COLUMNS = ("clip", "w_plus", "s")
 CLIP_PRES = ("official", "box7")
 PHOTO = "photo"
 """Image source of a store whose images were read from files."""
+NVJPEG = "nvjpeg"
+JPEG_DECODERS = ("libjpeg", NVJPEG)
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 E4E_PRECISIONS = PRECISIONS[1:]
 DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -207,13 +209,15 @@ class LoadedModels:
 
         Args:
             options: the models and settings asked for.
-            image_source: what is encoded: ``photo`` or ``sampled(truncation=...)``.
+            image_source: what is encoded: ``photo``, ``photo(nvjpeg)`` or
+                ``sampled(truncation=...)``.
 
         """
         encoders = self.encoders
         generator = f"stylegan2 sha256={self.generator_sha256}"
         codes, precision = generator, "float32"
-        if image_source == PHOTO and encoders.e4e is not None:
+        is_read = image_source.startswith(PHOTO)
+        if is_read and encoders.e4e is not None:
             # An e4e file without average latent takes the generator's.
             codes = f"e4e sha256={self.encoder_sha256} for {generator}"
             precision = encoders.e4e.precision
@@ -227,7 +231,7 @@ class LoadedModels:
                 f"{clip.name} sha256={clip.sha256} pre={options.clip_pre} "
                 f"precision={clip.precision} images={image_source}"
             )
-            if image_source != PHOTO:
+            if not is_read:
                 lines["clip"] += f" rendered by {generator}"
             elif options.clip_pre == "box7" and encoders.e4e is not None:
                 seen = encoders.e4e.encoder.config

@@ -100,7 +100,7 @@ QUIET_PILLOW = _QuietPillow()
 """Around the decoding of many images: changing filters for each costs a fifth of a small one."""
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS, jpeg_device: str = "cpu") -> Pixels:
     """Encoded image -> uint8 RGB [H, W, 3], upright.
 
     EXIF orientation is applied, transparency is composited on white, 16-bit gray is rounded to 8
@@ -110,6 +110,8 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         data: the whole file.
         max_pixels: largest accepted width times height; read from the header, before any pixel is
             decoded. Above twice PIL's own limit (`MAX_PIXELS`) PIL refuses whatever is given here.
+        jpeg_device: what decodes plain JPEGs: cpu (libjpeg-turbo, PIL's pixels), or a CUDA device
+            (nvJPEG, whose pixels differ by a few levels). Pixels come back to the processor.
 
     Raises:
         ImageError: `reason` is one of `REASONS`, `detail` says what was found and what to do.
@@ -121,7 +123,7 @@ def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Pixels:
         if picture.width * picture.height > max_pixels:
             raise _too_large(f"{picture.width} x {picture.height} px", max_pixels)
         try:
-            plain = _plain_jpeg(picture, data)
+            plain = _plain_jpeg(picture, data, jpeg_device)
             if plain is None:
                 picture.load()
             turn = _UPRIGHT.get(_orientation(picture))
@@ -161,12 +163,12 @@ def _open(data: bytes) -> Image.Image:
         ) from error
 
 
-def _plain_jpeg(picture: Image.Image, data: bytes) -> Pixels | None:
+def _plain_jpeg(picture: Image.Image, data: bytes, device: str) -> Pixels | None:
     """Pixels of a JPEG of three colour components, undisturbed by EXIF; None for any other file.
 
     torchvision's libjpeg-turbo gives PIL's pixels, bit for bit, in three quarters of the time: PIL
-    widens rows to four bytes a pixel and `np.array` narrows them again. What it stumbles over is
-    left to PIL, whose judgement counts.
+    widens rows to four bytes a pixel and `np.array` narrows them again. What it or nvJPEG stumbles
+    over is left to PIL, whose judgement counts.
     """
     if (picture.format, picture.mode) != ("JPEG", "RGB") or "torch" not in sys.modules:
         return None  # a process that looks at a few pictures need not load torch for them
@@ -176,11 +178,33 @@ def _plain_jpeg(picture: Image.Image, data: bytes) -> Pixels | None:
     try:
         # A copy, for torch has no tensors that cannot be written to.
         encoded = torch.frombuffer(bytearray(data), dtype=torch.uint8)
-        pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB)
+        pixels = decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device)
+    except torch.OutOfMemoryError:
+        raise  # says nothing about the file: PIL's pixels would be others than the next run's
     except RuntimeError:
         return None
     assert isinstance(pixels, torch.Tensor), "one file gives one tensor"
-    return pixels.permute(1, 2, 0).numpy()
+    return pixels.permute(1, 2, 0).cpu().numpy()
+
+
+def nvjpeg_fault(device: str) -> str | None:
+    """Why nvJPEG cannot decode on a device; None where it does.
+
+    To be asked once before many images: what nvJPEG refuses is left to PIL one by one, and a
+    torchvision without it would leave everything.
+    """
+    import torch
+    from torchvision.io import decode_jpeg
+
+    if torch.device(device).type != "cuda":
+        return f"the models are on {device}, and nvJPEG decodes on a CUDA device"
+    sample = io.BytesIO()
+    Image.new("RGB", (16, 16)).save(sample, format="JPEG")
+    try:
+        decode_jpeg(torch.frombuffer(sample.getbuffer(), dtype=torch.uint8), device=device)
+    except RuntimeError as error:
+        return f"torchvision cannot decode there ({error})"
+    return None
 
 
 def _too_large(found: str, limit: int) -> ImageError:

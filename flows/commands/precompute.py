@@ -32,6 +32,13 @@ from stores.places import StorePath
 @click.option("--shard-rows", type=int, default=1024, show_default=True, help="Inputs per shard.")
 @click.option("--batch-size", type=int, default=64, show_default=True, help="Images per pass.")
 @click.option(
+    "--jpeg-decoder",
+    type=click.Choice(["libjpeg", "nvjpeg"]),
+    default="libjpeg",
+    show_default=True,
+    help="nvjpeg decodes on the models' CUDA device; its pixels differ by a few levels.",
+)
+@click.option(
     "--workers", type=int, help="Threads that read and decode (default: all CPUs), in each process."
 )
 @click.option(

@@ -48,6 +48,8 @@ class ShardEncoder:
     """Threads that read and decode."""
     num_processors: int
     """Threads that may decode or run models on processors at a time; waiting for a disk is free."""
+    jpeg_device: str
+    """What decodes JPEGs: cpu, or the models' CUDA device."""
     sampled: SampledSource | None
     """What draws the images; None where they are read."""
     watch: Stopwatch
@@ -113,7 +115,11 @@ class ShardEncoder:
             return
         items = (item for shard in shards for item in shard.items)
         read = ImageReader(
-            encoders=self.encoders, columns=self.columns, watch=self.watch, processor=processor
+            encoders=self.encoders,
+            columns=self.columns,
+            watch=self.watch,
+            processor=processor,
+            jpeg_device=self.jpeg_device,
         )
         depth = BATCHES_AHEAD * self.batch_size
         with closing(

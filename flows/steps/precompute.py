@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from flows.cluster.spec import parse_cluster
-from flows.models import PHOTO, ModelOptions, find_files
+from flows.models import JPEG_DECODERS, NVJPEG, PHOTO, ModelOptions, find_files
 from flows.schemas import DTYPES
 from flows.steps.origin import portable, write_origin
 from flows.steps.progress import Stopwatch
@@ -36,6 +36,9 @@ class PrecomputeConfig:
     """Inputs per shard: what a crash can cost at most."""
     batch_size: int = 64
     """Images per pass through the models at most; on a CPU smaller ones are faster and taken."""
+    jpeg_decoder: str = "libjpeg"
+    """What decodes JPEGs: libjpeg (processors), or nvjpeg (the models' CUDA device; its pixels are
+    others by a few levels, so it is fixed when the store is made)."""
     num_workers: int | None = None
     """Threads of each process that read and decode; None for all CPUs that it may use."""
     split_eval: float = 0.1
@@ -71,6 +74,8 @@ class PrecomputeConfig:
             wrong.append("sources: none given")
         if sampled and len(self.sources) > 1:
             wrong.append(f"{sampled[0]} stands alone: photographs and samples need a store each")
+        if sampled and self.jpeg_decoder == NVJPEG:
+            wrong.append(f"jpeg_decoder: {sampled[0]} draws its images and decodes none")
         wrong += _unknown_choices(self)
         if wrong:
             raise ValueError("; ".join(wrong))
@@ -87,14 +92,20 @@ class PrecomputeConfig:
     def image_source(self) -> str:
         """What the images are, for the fingerprint: photo, or sampled with its truncation."""
         sampled = self.sampled
-        return f"sampled(truncation={sampled.truncation})" if sampled else PHOTO
+        if sampled:
+            return f"sampled(truncation={sampled.truncation})"
+        return f"{PHOTO}({NVJPEG})" if self.jpeg_decoder == NVJPEG else PHOTO
 
 
 def _unknown_choices(config: PrecomputeConfig) -> list[str]:
     """What is wrong with the fields that name one of a few things."""
     wrong = [
         f"{name} is one of {', '.join(known)}, got {value!r}"
-        for name, known in (("shard_format", SHARD_SUFFIXES), ("dtype", DTYPES))
+        for name, known in (
+            ("shard_format", SHARD_SUFFIXES),
+            ("dtype", DTYPES),
+            ("jpeg_decoder", JPEG_DECODERS),
+        )
         if (value := getattr(config, name)) not in known
     ]
     if config.cluster is not None:

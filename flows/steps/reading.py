@@ -49,6 +49,8 @@ class ImageReader:
     """Collects the seconds of reading (and digests) and of decoding, which includes resizing."""
     processor: AbstractContextManager[object] = UNLIMITED
     """Held while decoding and not while waiting for a disk: see `ModelThreads`."""
+    jpeg_device: str = "cpu"
+    """What decodes JPEGs (`decode_image`)."""
 
     def __call__(self, items: Sequence[SourceItem]) -> list[Decoded]:
         """Each input, in order; never raises for a bad one."""
@@ -70,7 +72,8 @@ class ImageReader:
 
     def _decode(self, item: SourceItem, data: bytes, sha256: str) -> Decoded:
         try:
-            views = image_views(decode_image(data), self.encoders, self.columns)
+            pixels = decode_image(data, jpeg_device=self.jpeg_device)
+            views = image_views(pixels, self.encoders, self.columns)
         except ImageError as error:
             return Decoded(item, None, error.reason, error.detail, sha256)
         return Decoded(item, views, sha256=sha256)

@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Protocol
 from flows.cluster.outcomes import InWork, Outcome, Record, ShardDone
 from flows.cluster.spec import parse_cluster
 from flows.config import keep_freed_memory, num_cpus
-from flows.models import LoadedModels, load_models, pinned
+from flows.models import NVJPEG, LoadedModels, load_models, pinned
 from flows.schemas import store_schema
 from flows.steps.encode import ShardEncoder
 from flows.steps.origin import Origin, origin_of, portable
 from flows.steps.progress import Stopwatch
+from pipeline.errors import PipelineError
+from pipeline.images import nvjpeg_fault
 from stores.checksum import sha256_bytes
 from stores.contents import is_store
 from stores.errors import FingerprintMismatchError, StoreError
@@ -115,7 +117,11 @@ class EncodeJob:
     """Compute threads of the process; None leaves them as they are."""
 
     def describe(self) -> StoreFacts:
-        """What the models of this process make of a store; they stay loaded."""
+        """What the models of this process make of a store; they stay loaded.
+
+        Raises:
+            PipelineError: JPEGs cannot be decoded as the run asks.
+        """
         return describe_models(self.config, self._models())
 
     def __call__(self, shards: Sequence[ShardPlan]) -> Generator[Record, None, None]:
@@ -141,12 +147,14 @@ class EncodeJob:
         """Make and commit shards, reading, models and commits overlapping."""
         keep_freed_memory()
         processors = self.threads or num_cpus()
+        models = self._models()
         encoder = ShardEncoder(
-            encoders=self._models().encoders,
+            encoders=models.encoders,
             columns=self.config.models.columns,
             batch_size=self.config.batch_size,
             num_workers=self.config.num_workers or processors,
             num_processors=processors,
+            jpeg_device=str(models.encoders.device) if self._uses_nvjpeg else "cpu",
             sampled=self.config.sampled,
             watch=watch,
         )
@@ -157,7 +165,14 @@ class EncodeJob:
             import torch
 
             torch.set_num_threads(self.threads)
-        return load_models(self.config.models, sampled=self.config.sampled is not None)
+        models = load_models(self.config.models, sampled=self.config.sampled is not None)
+        if self._uses_nvjpeg and (fault := nvjpeg_fault(str(models.encoders.device))):
+            raise PipelineError(f"--jpeg-decoder nvjpeg: {fault}; use --jpeg-decoder libjpeg")
+        return models
+
+    @property
+    def _uses_nvjpeg(self) -> bool:
+        return self.config.jpeg_decoder == NVJPEG
 
     def _check_place(self, store: Store) -> None:
         if not is_store(store.path):

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from stores.reader import StoreReader
 
@@ -36,3 +37,22 @@ def test_training_reaches_the_held_out_loss_of_the_processor(call, encoded, tmp_
         records = map(json.loads, (run / "log.jsonl").read_text().splitlines())
         losses.append([record["eval/loss"] for record in records if "eval/loss" in record][-1])
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+def test_rows_of_jpegs_decoded_on_the_gpu_are_those_of_the_processor(call, faces, tmp_path):
+    jpegs = tmp_path / "jpegs"
+    jpegs.mkdir()
+    for path in sorted(faces.glob("*.png"))[:16]:
+        with Image.open(path) as picture:
+            picture.save(jpegs / f"{path.stem}.jpg", quality=95)
+    rows = []
+    for decoder in ("libjpeg", "nvjpeg"):
+        store = tmp_path / f"{decoder}.store"
+        options = ("--models", "avatar", "--device", "cuda", "--jpeg-decoder", decoder)
+        call("precompute", jpegs, store, *options)
+        rows.append(StoreReader(store))
+    assert rows[0].keys == rows[1].keys
+    assert "nvjpeg" in rows[1].fingerprints["clip"]
+    for name in ("clip", "w_plus", "s"):
+        exact, found = (reader.column(name) for reader in rows)
+        assert np.linalg.norm(found - exact) < 0.05 * np.linalg.norm(exact), name

@@ -9,12 +9,21 @@ import zlib
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from torchvision.transforms import functional as vision
 
 from pipeline import images
 from pipeline.errors import ImageError
-from pipeline.images import decode_image, encode_png, fit_image, to_float, to_square, to_uint8
+from pipeline.images import (
+    decode_image,
+    encode_png,
+    fit_image,
+    nvjpeg_fault,
+    to_float,
+    to_square,
+    to_uint8,
+)
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -304,3 +313,62 @@ def test_read_only_pixels_are_taken_without_a_warning():
     pixels = noise(2, 2)[None]
     pixels.flags.writeable = False
     assert to_float(pixels).shape == (1, 3, 2, 2)
+
+
+@pytest.fixture
+def asked_of_torchvision(monkeypatch):
+    """Devices that torchvision was asked to decode on; a processor does it in their place."""
+    asked, decode = [], torchvision.io.decode_jpeg
+
+    def decode_here(data, mode, device):
+        asked.append(device)
+        return decode(data, mode=mode)
+
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", decode_here)
+    return asked
+
+
+def test_a_gpu_decodes_plain_jpegs_and_nothing_else(asked_of_torchvision):
+    picture = Image.fromarray(noise(24, 40))
+    jpeg = encoded(picture, "JPEG")
+    on_gpu = decode_image(jpeg, jpeg_device="cuda:1")
+    assert asked_of_torchvision == ["cuda:1"]
+    assert np.array_equal(on_gpu, decode_image(jpeg))
+    decode_image(encode_png(noise(8, 8)), jpeg_device="cuda:1")
+    decode_image(encoded(picture.convert("CMYK"), "JPEG"), jpeg_device="cuda:1")
+    assert asked_of_torchvision == ["cuda:1", "cpu"]
+
+
+def test_a_jpeg_that_the_gpu_decodes_is_turned_upright(asked_of_torchvision):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = encoded(Image.fromarray(noise(24, 40)), "JPEG", exif=exif)
+    assert decode_image(turned, jpeg_device="cuda:0").shape == (40, 24, 3)
+    assert asked_of_torchvision == ["cuda:0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [(RuntimeError("unsupported"), "PIL"), (torch.OutOfMemoryError("full"), "raised")],
+)
+def test_what_a_gpu_refuses_is_left_to_pil_unless_its_memory_is_full(monkeypatch, error, outcome):
+    def refuse(*_arguments, **_options):
+        raise error
+
+    jpeg = encoded(Image.fromarray(noise(24, 40)), "JPEG")
+    wanted = decode_image(jpeg)
+    monkeypatch.setattr(torchvision.io, "decode_jpeg", refuse)
+    if outcome == "PIL":
+        assert np.array_equal(decode_image(jpeg, jpeg_device="cuda:0"), wanted)
+    else:
+        with pytest.raises(torch.OutOfMemoryError):
+            decode_image(jpeg, jpeg_device="cuda:0")
+
+
+def test_where_there_is_no_gpu_nvjpeg_says_so():
+    assert "the models are on cpu" in nvjpeg_fault("cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="nvJPEG works where a GPU is")
+def test_where_torchvision_cannot_decode_nvjpeg_says_so():
+    assert "torchvision cannot decode there" in nvjpeg_fault("cuda")

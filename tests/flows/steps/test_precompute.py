@@ -65,3 +65,10 @@ def test_every_value_out_of_range_is_named_at_once():
 def test_a_misspelt_sample_source_is_refused_before_any_work():
     with pytest.raises(SourceError, match="unknown option sead"):
         config(Path("s"), "sampled:10?sead=1")
+
+
+def test_a_decoder_of_jpegs_is_one_of_two_and_not_for_samples():
+    with pytest.raises(ValueError, match="jpeg_decoder is one of libjpeg, nvjpeg, got 'jpg'"):
+        config(Path("s"), "faces", jpeg_decoder="jpg")
+    with pytest.raises(ValueError, match="draws its images and decodes none"):
+        config(Path("s"), jpeg_decoder="nvjpeg")

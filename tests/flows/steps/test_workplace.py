@@ -8,6 +8,7 @@ import pytest
 from flows.models import ModelOptions, load_models
 from flows.steps.precompute import PrecomputeConfig, open_store, scan
 from flows.steps.workplace import EncodeJob, describe_models
+from pipeline.errors import PipelineError
 from stores.errors import FingerprintMismatchError, StoreError
 from stores.plan import plan_shards
 
@@ -54,3 +55,19 @@ def test_a_machine_that_does_not_see_the_store_says_so(work, tmp_path):
     (tmp_path / "s").rename(tmp_path / "moved")
     with pytest.raises(StoreError, match="does not see the store"):
         list(job(shards))
+
+
+def test_nvjpeg_is_refused_where_the_models_are_on_a_processor(work):
+    job, _ = work
+    on_gpu = replace(job.config, jpeg_decoder="nvjpeg", models=replace(MODELS, device="cpu"))
+    with pytest.raises(PipelineError, match=r"nvjpeg: the models are on cpu.*use --jpeg-decoder"):
+        replace(job, config=on_gpu).describe()
+
+
+def test_what_decodes_is_in_the_fingerprints_and_only_where_it_is_not_the_usual(work):
+    job, _ = work
+    models = load_models(MODELS)
+    usual = describe_models(job.config, models).fingerprints
+    other = describe_models(replace(job.config, jpeg_decoder="nvjpeg"), models).fingerprints
+    assert usual["clip"].endswith("images=photo")
+    assert other["clip"] == usual["clip"] + "(nvjpeg)"
