@@ -57,6 +57,11 @@ class Figure:
         return f"{digits} {self.unit}".strip()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Prefect last: workers forked from a process that used it end with 1, and torch minds."""
+    items.sort(key=lambda item: item.path.name == "bench_prefect.py")
+
+
 class Table:
     """Collects the figures of one bench."""
 

@@ -60,9 +60,9 @@ def test_decoding_holds_a_processor_and_reading_does_not(items, read, monkeypatc
     free_while = {"reading": [], "decoding": []}
 
     def noted(step, function):
-        def call(argument):
+        def call(argument, **options):
             free_while[step].append(processor._value)
-            return function(argument)
+            return function(argument, **options)
 
         return call
 
