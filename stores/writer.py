@@ -147,16 +147,15 @@ class ShardWriter:
         with (
             staged(self._store.layout.shard(self._plan.number), size_bytes=size_bytes) as shard,
             DigestedFile(shard, sync=not objects) as file,
-            ThreadPoolExecutor(1) as pool,
         ):
-            rows = self._rows()
-            check = pool.submit(self._check_finite)
             write_shard = shard_format(header.shard_format).write_shard
-            write_shard(file, keys, rows, header.schema, header.to_json())
-            check.result()
+            write_shard(file, keys, self._rows(), header.schema, header.to_json())
+            if not objects:
+                file.end()
+            # Not while writing goes on: a third busy thread takes its time from the digest's.
+            self._check_finite()
             if objects:
                 return self._commit_to_objects(shard, file)
-            file.end()
             return self._commit_to_folder(shard, file)
 
     def _commit_to_objects(self, shard: Path, file: DigestedFile) -> ShardEntry:
