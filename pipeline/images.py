@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 import zlib
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -187,6 +188,7 @@ def _plain_jpeg(picture: Image.Image, data: bytes, device: str) -> Pixels | None
     return pixels.permute(1, 2, 0).cpu().numpy()
 
 
+@cache
 def nvjpeg_fault(device: str) -> str | None:
     """Why nvJPEG cannot decode on a device; None where it does.
 

@@ -76,7 +76,7 @@ class ShardWriter:
         places = np.array([self._place[key] for key in keys], dtype=np.int64)
         self._filled[places] = True
         if len(keys) == len(self._items) and (np.diff(places) == 1).all():
-            # A whole shard, in order: nothing to collect, and it is checked while it is written.
+            # A whole shard, in order: nothing to collect; `commit` checks it.
             self._columns, self._is_checked = dict(rows), False
             return
         for name, array in rows.items():

@@ -34,5 +34,13 @@ def test_freed_memory_is_used_again():
 
 
 def test_elsewhere_than_on_glibc_memory_is_left_alone(monkeypatch):
-    monkeypatch.setattr(config.ctypes, "CDLL", lambda _: object())
+    asked = []
+
+    class OtherLibc:
+        def __getattr__(self, name):
+            asked.append(name)
+            raise AttributeError(name)
+
+    monkeypatch.setattr(config.ctypes, "CDLL", lambda _: OtherLibc())
     config.keep_freed_memory()
+    assert asked == ["mallopt"]
